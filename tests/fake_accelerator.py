@@ -111,14 +111,14 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         free = tree_leaves([args[place] for place in ANYWHERE.get(name, ())])
         mixed = {i: x for i, x in plain.items() if x.ndim and not any(x is y for y in free)}
         assert not mixed, f"{func}: tensors on {DEVICE} and on {next(iter(mixed.values())).device}"
-    there = bool(ours) if device is None else _is_ours(device)
+    on_accelerator = bool(ours) if device is None else _is_ours(device)
     whole = args, kwargs
     args, kwargs = tree_map(lambda x: x.elem if isinstance(x, DeviceTensor) else x, (args, kwargs))
-    if there and device is not None:
+    if on_accelerator and device is not None:
         kwargs["device"] = torch.device("cpu")
 
     def placed(value: Any) -> Any:
-        if not (there and isinstance(value, Tensor)) or id(value) in plain:
+        if not (on_accelerator and isinstance(value, Tensor)) or id(value) in plain:
             return value
         return ours[id(value)] if id(value) in ours else DeviceTensor(value)
 

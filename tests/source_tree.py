@@ -132,21 +132,21 @@ def graph() -> dict[str, set[str]]:
 
 def may_import(importer: str, imported: str) -> bool:
     """Whether an import points down, or stays in its layer."""
-    here, there = importer.split("."), imported.split(".")
-    if imported == "lazy" or here[0] in ("", "__main__"):
+    source, destination = importer.split("."), imported.split(".")
+    if imported == "lazy" or source[0] in ("", "__main__"):
         return True
-    if here[0] != there[0]:
-        if there[0] not in BELOW[here[0]]:
+    if source[0] != destination[0]:
+        if destination[0] not in BELOW[source[0]]:
             return False
         # Above the modalities only tasks use one's tools, and only the engine all of them.
-        alone = here[0] in ("connectors", "backbones") and there[0] == "modalities"
+        alone = source[0] in ("connectors", "backbones") and destination[0] == "modalities"
         return not (alone and is_of_one_modality(imported))
-    if here[0] == "modalities":
-        return not is_of_one_modality(imported) or here[1:2] == there[1:2]
-    if here[0] == "tasks":
-        return may_in_tasks(here[1:], there[1:])
-    if here[0] == "engine" and len(here) > 1:
-        return here[1] == there[1] or LEVEL[there[1]] < LEVEL[here[1]]
+    if source[0] == "modalities":
+        return not is_of_one_modality(imported) or source[1:2] == destination[1:2]
+    if source[0] == "tasks":
+        return may_in_tasks(source[1:], destination[1:])
+    if source[0] == "engine" and len(source) > 1:
+        return source[1] == destination[1] or LEVEL[destination[1]] < LEVEL[source[1]]
     return True
 
 
@@ -154,10 +154,11 @@ def is_of_one_modality(module: str) -> bool:
     return ".".join(module.split(".")[:2]) in PACKAGES - {"modalities"}
 
 
-def may_in_tasks(here: list[str], there: list[str]) -> bool:
+def may_in_tasks(source: list[str], destination: list[str]) -> bool:
     """The files beside the families (`base.py`) come first, then `common`, then the families."""
     importer, imported = (
-        parts[0] if parts and f"tasks.{parts[0]}" in PACKAGES else "" for parts in (here, there)
+        parts[0] if parts and f"tasks.{parts[0]}" in PACKAGES else ""
+        for parts in (source, destination)
     )
     if imported in ("", importer):
         return True

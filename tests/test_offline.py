@@ -14,8 +14,8 @@ ELSEWHERE = ("192.0.2.1", 9)
 
 
 def _connect_ex() -> int:
-    with socket.socket() as own:
-        return own.connect_ex(ELSEWHERE)
+    with socket.socket() as expected:
+        return expected.connect_ex(ELSEWHERE)
 
 
 @pytest.mark.parametrize(

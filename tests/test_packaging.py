@@ -104,9 +104,9 @@ def test_what_is_declared_is_pinned(project: dict[str, Any]) -> None:
     )
     versions = {canonicalize_name(p.name): str(p.specifier).removeprefix("==") for p in pins}
     assert len(versions) == len(pins)
-    own = project["project"]
-    extras = own["optional-dependencies"].values()
-    for line in [*own["dependencies"], *(line for lines in extras for line in lines)]:
+    reference = project["project"]
+    extras = reference["optional-dependencies"].values()
+    for line in [*reference["dependencies"], *(line for lines in extras for line in lines)]:
         expected = Requirement(line)
         pinned = versions.get(canonicalize_name(expected.name))
         assert pinned, f"{expected.name} is not pinned in constraints.txt"

@@ -55,9 +55,9 @@ def test_the_encoder_of_the_page_is_short_and_trains(
 
 
 def test_the_tokens_of_the_page_are_what_it_says() -> None:
-    said: dict[str, Any] = {}
-    exec(_file("tokens"), said)
-    assert said["ids"].shape == (256, 70) and said["again"].shape == (256, 100, 7)
+    prediction: dict[str, Any] = {}
+    exec(_file("tokens"), prediction)
+    assert prediction["ids"].shape == (256, 70) and prediction["again"].shape == (256, 100, 7)
 
 
 @pytest.mark.parametrize("text", RECIPES)
@@ -73,6 +73,6 @@ def test_every_verb_of_the_page_is_there() -> None:
     from sensorium.scripts.app import app
 
     known = {command.name for command in app.registered_commands} | {"cache"}
-    said = set(re.findall(r"(?:^|`)sensorium ([a-z][a-z-]*)", README, re.MULTILINE))
-    assert said <= known
-    assert {"check", "train", "evaluate", "generate"} <= said
+    prediction = set(re.findall(r"(?:^|`)sensorium ([a-z][a-z-]*)", README, re.MULTILINE))
+    assert prediction <= known
+    assert {"check", "train", "evaluate", "generate"} <= prediction

@@ -54,8 +54,8 @@ def test_local_checkpoints_are_bit_exact(
     family = Seq2Seq if kind in PAIRS else Causal
     auto = AutoModelForSeq2SeqLM if kind in PAIRS else AutoModelForCausalLM
     fields = {"vocab_size": tokenizer.size, **configs[kind]}
-    own = auto.from_config(AutoConfig.for_model(**fields)).eval()
-    own.save_pretrained(tmp_path)
+    expected = auto.from_config(AutoConfig.for_model(**fields)).eval()
+    expected.save_pretrained(tmp_path)
     options = {"name": str(tmp_path)}
     assert family.has_pretrained_weights(options)
     resolved = family.resolve(options)
@@ -66,7 +66,7 @@ def test_local_checkpoints_are_bit_exact(
     assert not any(p.requires_grad for p in model.model.parameters())
     assert not model.model.training
     result = model.model.state_dict()
-    for key, value in own.state_dict().items():
+    for key, value in expected.state_dict().items():
         assert torch.equal(result[key], value), key
     assert model.model.config.to_dict()["vocab_size"] == tokenizer.size
 
@@ -75,14 +75,14 @@ def test_a_checkpoint_fills_a_model_on_the_meta_device(
     tmp_path: Path, configs: Any, tokenizer: Any
 ) -> None:
     fields = {"vocab_size": tokenizer.size, **configs["gemma3"]}
-    own = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields)).eval()
-    own.save_pretrained(tmp_path)
+    expected = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields)).eval()
+    expected.save_pretrained(tmp_path)
     with torch.device("meta"):
         model = Causal(tokenizer=tokenizer, name=str(tmp_path)).eval()
     model.load()
     ids = torch.tensor([[4, 9, 5]])
     hidden = model(model.embed(ids))
-    torch.testing.assert_close(model.logits(hidden), own(input_ids=ids).logits)
+    torch.testing.assert_close(model.logits(hidden), expected(input_ids=ids).logits)
 
 
 def test_a_folder_without_weights_carries_none(tmp_path: Path, tokenizer: Any) -> None:
@@ -193,17 +193,19 @@ def test_added_tokens_are_as_if_the_table_had_them(
         large.get_submodule(path).weight[tokenizer.size :] = model.new_rows["input"]
     if not tied:
         large.get_output_embeddings().weight[tokenizer.size :] = model.new_rows["output"]
-    own = type(model).__new__(type(model))
-    own.__dict__ = {**model.__dict__, "_modules": {**model._modules, "model": large}}
-    own._modules["new_rows"] = nn.ParameterDict()
+    enlarged = type(model).__new__(type(model))
+    enlarged.__dict__ = {**model.__dict__, "_modules": {**model._modules, "model": large}}
+    enlarged._modules["new_rows"] = nn.ParameterDict()
     ids = torch.tensor([[5, 40, 42, 41, 3]])
-    torch.testing.assert_close(model.embed(ids), own.embed(ids))
+    torch.testing.assert_close(model.embed(ids), enlarged.embed(ids))
     result = model.teacher_force(context_of(model, ids), ids, ids > 0)
-    expected = own.teacher_force(context_of(own, ids), ids, ids > 0)
-    torch.testing.assert_close(model.logits(result), own.logits(expected), rtol=1e-4, atol=1e-4)
+    expected = enlarged.teacher_force(context_of(enlarged, ids), ids, ids > 0)
+    torch.testing.assert_close(
+        model.logits(result), enlarged.logits(expected), rtol=1e-4, atol=1e-4
+    )
     options = {"max_new_tokens": 12, "num_beams": 2, "eos_token_id": None}
     generated = model.generate(context_of(model, ids), **options)
-    torch.testing.assert_close(generated, own.generate(context_of(own, ids), **options))
+    torch.testing.assert_close(generated, enlarged.generate(context_of(enlarged, ids), **options))
 
 
 @torch.no_grad()

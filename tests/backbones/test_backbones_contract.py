@@ -148,34 +148,38 @@ def test_bidirectional_is_the_encoder_of_a_pair(kind: str, build: Callable[..., 
     model = build(kind, attn=implementations(kind)[0])
     ids = torch.randint(3, 40, (2, 5))
     hidden = model(model.embed(ids), attention="bidirectional")
-    own = model.encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-    torch.testing.assert_close(hidden, own, rtol=1e-5, atol=5e-5)
+    expected = model.encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    torch.testing.assert_close(hidden, expected, rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("kind", [*WIDE, *SHORT, "gemma2", *MASKLESS])
 def test_logits_are_the_models_own(kind: str, build: Callable[..., Any]) -> None:
     model = build(kind, attn=implementations(kind)[0])
     ids = torch.randint(3, 40, (2, 9))
-    own = model.model(input_ids=ids, use_cache=False).logits
+    expected = model.model(input_ids=ids, use_cache=False).logits
     hidden = model(model.embed(ids))
-    torch.testing.assert_close(model.logits(hidden), own, rtol=1e-5, atol=5e-5)
+    torch.testing.assert_close(model.logits(hidden), expected, rtol=1e-5, atol=5e-5)
     some = torch.tensor([7, 3, 21])
-    torch.testing.assert_close(model.logits(hidden, some), own[..., some], rtol=1e-5, atol=5e-5)
+    torch.testing.assert_close(
+        model.logits(hidden, some), expected[..., some], rtol=1e-5, atol=5e-5
+    )
     split = model(model.embed(ids[:, 6:]), context=Features.dense(model.embed(ids[:, :6])))
-    torch.testing.assert_close(model.logits(split), own[:, 6:], rtol=1e-5, atol=5e-5)
+    torch.testing.assert_close(model.logits(split), expected[:, 6:], rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("kind", PAIRS)
 def test_logits_of_pairs_are_their_own(kind: str, build: Callable[..., Any]) -> None:
     model = build(kind, attn=implementations(kind)[0])
     ids, known = torch.randint(3, 40, (2, 6)), torch.randint(3, 40, (2, 4))
-    own = model.model(
+    expected = model.model(
         input_ids=ids, attention_mask=torch.ones_like(ids), decoder_input_ids=known
     ).logits
     hidden = model(model.embed_positions(known), context=Features.dense(model.embed(ids)))
-    torch.testing.assert_close(model.logits(hidden), own, rtol=1e-5, atol=5e-5)
+    torch.testing.assert_close(model.logits(hidden), expected, rtol=1e-5, atol=5e-5)
     some = torch.tensor([7, 3])
-    torch.testing.assert_close(model.logits(hidden, some), own[..., some], rtol=1e-5, atol=5e-5)
+    torch.testing.assert_close(
+        model.logits(hidden, some), expected[..., some], rtol=1e-5, atol=5e-5
+    )
 
 
 @pytest.mark.parametrize("kind", ["mistral-short", "gemma3-short"])
@@ -185,9 +189,11 @@ def test_short_windows_are_kept_in_our_masks(
     """The path with our masks equals the model's own path without any."""
     model = build(kind)
     context, embeds = padded([7, 7], model.dim), torch.randn(2, 5, model.dim)
-    own = model.model(inputs_embeds=torch.cat([context.tokens, embeds], 1), use_cache=False).logits
+    expected = model.model(
+        inputs_embeds=torch.cat([context.tokens, embeds], 1), use_cache=False
+    ).logits
     ours = model.logits(model(embeds, context=model.prefill(context)))
-    torch.testing.assert_close(ours, own[:, 7:], rtol=1e-5, atol=5e-5)
+    torch.testing.assert_close(ours, expected[:, 7:], rtol=1e-5, atol=5e-5)
     for how in ("block", "bidirectional"):
         with pytest.raises(ValueError, match=r"sliding window of 4, found 5 .*sliding_window: 5"):
             model(embeds, attention=how)

@@ -82,11 +82,11 @@ def test_the_row_survives_weights_and_a_freeze(
     tmp_path: Path, configs: Any, tokenizer: Any
 ) -> None:
     config = AutoConfig.for_model(**configs["llama"], vocab_size=tokenizer.size)
-    own = AutoModelForCausalLM.from_config(config).eval()
-    own.save_pretrained(tmp_path)
+    expected = AutoModelForCausalLM.from_config(config).eval()
+    expected.save_pretrained(tmp_path)
     model = Diffusion(**Diffusion.resolve({"name": str(tmp_path)}), tokenizer=tokenizer)
     model.load()
-    assert torch.equal(model.table.weight, own.get_input_embeddings().weight)
+    assert torch.equal(model.table.weight, expected.get_input_embeddings().weight)
     assert model.mask_id == tokenizer.size and model.new_rows["input"].shape == (1, model.dim)
     model.requires_grad_(False)
     model.unfreeze_added_tokens()

@@ -94,9 +94,9 @@ def test_plain_prompts_are_as_with_ids(kind: str, build: Callable[..., Any]) -> 
     model = build(kind, attn=attn(kind))
     ids = torch.randint(3, 40, (2, 7))
     options = {"max_new_tokens": NEW, "eos_token_id": 1, "pad_token_id": 0}
-    own = model.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[:, 7:]
+    expected = model.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[:, 7:]
     result = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW)
-    torch.testing.assert_close(result, own)
+    torch.testing.assert_close(result, expected)
     beams = model.model.generate(ids, num_beams=3, **options)[:, 7:]
     result = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW, num_beams=3)
     torch.testing.assert_close(result, beams)
@@ -110,9 +110,9 @@ def test_pairs_generate_as_with_ids(kind: str, build: Callable[..., Any]) -> Non
     options = {"max_new_tokens": NEW, "eos_token_id": 1, "pad_token_id": 0, "num_beams": 2}
     options |= {"decoder_start_token_id": model.start_ids[0], "forced_eos_token_id": None}
     model.model.generation_config.forced_eos_token_id = None
-    own = model.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[:, 1:]
+    expected = model.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[:, 1:]
     result = model.generate(Features.dense(model.embed(ids)), max_new_tokens=NEW, num_beams=2)
-    torch.testing.assert_close(result, own)
+    torch.testing.assert_close(result, expected)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3-short", "gpt2"])

@@ -54,16 +54,18 @@ def test_logits_and_greedy_tokens_are_llavas(llava: Any, tokenizer: Any) -> None
     picture = torch.full((2, 4), IMAGE)
     prompt = torch.cat([before, picture, after], 1)
     whole = torch.cat([prompt, answer], 1)
-    own = llava(input_ids=whole, attention_mask=torch.ones_like(whole), pixel_values=pixels).logits
+    reference = llava(
+        input_ids=whole, attention_mask=torch.ones_like(whole), pixel_values=pixels
+    ).logits
 
     seen = llava.model.get_image_features(pixel_values=pixels)
     tokens = torch.stack(list(getattr(seen, "pooler_output", seen)))
     context = Features.dense(torch.cat([model.embed(before), tokens, model.embed(after)], 1))
     hidden = model.teacher_force(context, answer, torch.ones_like(answer).bool())
     places = slice(prompt.shape[1] - 1, whole.shape[1] - 1)
-    torch.testing.assert_close(model.logits(hidden), own[:, places], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.logits(hidden), reference[:, places], rtol=1e-4, atol=1e-4)
     everything = torch.cat([context.tokens, model.embed(answer)], 1)
-    torch.testing.assert_close(model.logits(model(everything)), own, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.logits(model(everything)), reference, rtol=1e-4, atol=1e-4)
 
     options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
     expected = llava.generate(

@@ -68,12 +68,12 @@ def test_logits_are_the_models_own(kind: str, make: Callable[..., Masked]) -> No
     assert "causal" not in model.supports and model.mask_id == 3
     ids = torch.randint(4, 40, (2, 7))
     mask = torch.tensor([[True] * 7, [True] * 5 + [False] * 2])
-    own = model.model(input_ids=ids, attention_mask=mask.long()).logits
+    expected = model.model(input_ids=ids, attention_mask=mask.long()).logits
     hidden = model(model.embed(ids), mask, attention="bidirectional")
     assert hidden.shape == (2, 7, model.dim)
-    torch.testing.assert_close(model.logits(hidden)[mask], own[mask], **CLOSE)
+    torch.testing.assert_close(model.logits(hidden)[mask], expected[mask], **CLOSE)
     some = torch.tensor([7, 3, 21])
-    torch.testing.assert_close(model.logits(hidden, some)[mask], own[..., some][mask], **CLOSE)
+    torch.testing.assert_close(model.logits(hidden, some)[mask], expected[..., some][mask], **CLOSE)
     plain = model(model.embed(ids), attention="bidirectional")
     torch.testing.assert_close(model.logits(plain), model.model(input_ids=ids).logits, **CLOSE)
 
@@ -94,7 +94,7 @@ def test_padding_changes_nothing(kind: str, make: Callable[..., Masked]) -> None
 def test_hooks_and_hidden_states(kind: str, make: Callable[..., Masked]) -> None:
     model = make(kind)
     ids = torch.randint(4, 40, (2, 5))
-    own = model.model(input_ids=ids, output_hidden_states=True).hidden_states
+    expected = model.model(input_ids=ids, output_hidden_states=True).hidden_states
     embeds = model.embed(ids)
     if kind == "albert":  # its layers share one module, which cannot be opened layer by layer
         assert not {"layer_hooks", "hidden_states"} & model.supports
@@ -102,7 +102,7 @@ def test_hooks_and_hidden_states(kind: str, make: Callable[..., Masked]) -> None
             model(embeds, attention="bidirectional", layer_hooks={0: lambda t, m: t})
         return
     last, (first,) = model(embeds, attention="bidirectional", hidden_states=(0,))
-    torch.testing.assert_close(first, own[1], **CLOSE)
+    torch.testing.assert_close(first, expected[1], **CLOSE)
     same = model(embeds, attention="bidirectional", layer_hooks={0: lambda tokens, mask: tokens})
     assert torch.equal(same, last)
 
@@ -137,17 +137,17 @@ def test_added_tokens_and_checkpoints(
     kind: str, tmp_path: Path, make: Callable[..., Masked], tokenizer: Any
 ) -> None:
     tokenizer.mask_id = 3
-    own = AutoModelForMaskedLM.from_config(
+    expected = AutoModelForMaskedLM.from_config(
         AutoConfig.for_model(**{"vocab_size": tokenizer.size, **CONFIGS[kind]})
     ).eval()
-    own.save_pretrained(tmp_path)
+    expected.save_pretrained(tmp_path)
     model = Masked(tokenizer=tokenizer, **Masked.resolve({"name": str(tmp_path)})).eval()
     model.load()
-    for key, value in own.state_dict().items():
+    for key, value in expected.state_dict().items():
         assert torch.equal(model.model.state_dict()[key], value), key
     ids = torch.randint(4, 40, (1, 5))
     before = model.logits(model(model.embed(ids), attention="bidirectional"))
-    torch.testing.assert_close(before, own(input_ids=ids).logits, **CLOSE)
+    torch.testing.assert_close(before, expected(input_ids=ids).logits, **CLOSE)
     first = model.add_tokens(2)
     assert first == tokenizer.size
     new = model.embed(torch.tensor([[5, first + 1]]))

@@ -38,13 +38,13 @@ def test_pixel_shuffle_loses_nothing(grid: tuple[int, ...], axes: int) -> None:
     transparent(part)
     where = {"grid": grid, "spacing": (2.0,) * len(grid), "origin": (1.0,) * len(grid)}
     tokens = torch.randn(2, math.prod(grid), 5)
-    given = part(Features.dense(tokens, **where))
+    output = part(Features.dense(tokens, **where))
 
     fixed = len(grid) - axes
-    assert given.grid == tuple(n if a < fixed else n // 2 for a, n in enumerate(grid))
-    assert given.spacing == (2.0,) * fixed + (4.0,) * axes
-    assert given.origin == (1.0,) * fixed + (2.0,) * axes
-    old, new = tokens.unflatten(1, grid), given.tokens.unflatten(1, given.grid)
+    assert output.grid == tuple(n if a < fixed else n // 2 for a, n in enumerate(grid))
+    assert output.spacing == (2.0,) * fixed + (4.0,) * axes
+    assert output.origin == (1.0,) * fixed + (2.0,) * axes
+    old, new = tokens.unflatten(1, grid), output.tokens.unflatten(1, output.grid)
     for place in torch.cartesian_prod(*(torch.arange(n) for n in grid)).tolist():
         home = [p if a < fixed else p // 2 for a, p in enumerate(place)]
         part_of = 0
@@ -66,13 +66,13 @@ def test_stack_loses_nothing(k: int) -> None:
     part, features = FrameStack(8, 8 * k, factor=k), ragged(7, 4, 1)
     transparent(part)
     line = features.replace(grid=(7,), spacing=(0.02,), origin=(0.01,))
-    given = part(line)
-    assert given.lengths.tolist() == [math.ceil(n / k) for n in (7, 4, 1)]
-    assert given.grid == (math.ceil(7 / k),)
-    assert given.spacing == pytest.approx((0.02 * k,))
+    output = part(line)
+    assert output.lengths.tolist() == [math.ceil(n / k) for n in (7, 4, 1)]
+    assert output.grid == (math.ceil(7 / k),)
+    assert output.spacing == pytest.approx((0.02 * k,))
     # The centre of a group is the mean of the centres of its parts.
-    assert given.origin == pytest.approx((sum(0.01 + 0.02 * i for i in range(k)) / k,))
-    assert torch.equal(given.tokens.unflatten(2, (k, 8)).flatten(1, 2)[:, :7], features.tokens)
+    assert output.origin == pytest.approx((sum(0.01 + 0.02 * i for i in range(k)) / k,))
+    assert torch.equal(output.tokens.unflatten(2, (k, 8)).flatten(1, 2)[:, :7], features.tokens)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 2), (5, 2), (5, 3)])
@@ -80,12 +80,12 @@ def test_conv_equals_each_sample_alone(kernel: int, stride: int) -> None:
     """The library's convolution of the unpadded sequence, and lengths by arithmetic."""
     lengths = (11, 6, 1)
     part, features = Conv(8, 12, kernel=kernel, stride=stride), ragged(*lengths)
-    given = part(features.replace(grid=(11,), spacing=(0.01,), origin=(0.005,)))
-    assert given.lengths.tolist() == [math.ceil(n / stride) for n in lengths]
-    assert given.spacing == pytest.approx((0.01 * stride,)) and given.origin == (0.005,)
+    output = part(features.replace(grid=(11,), spacing=(0.01,), origin=(0.005,)))
+    assert output.lengths.tolist() == [math.ceil(n / stride) for n in lengths]
+    assert output.spacing == pytest.approx((0.01 * stride,)) and output.origin == (0.005,)
     for row, length in enumerate(lengths):
         alone = part.map(features.tokens[row : row + 1, :length].mT).mT[0]
-        torch.testing.assert_close(given.tokens[row, : len(alone)], alone)
+        torch.testing.assert_close(output.tokens[row, : len(alone)], alone)
 
 
 def test_linear_and_mlp_are_the_library() -> None:
@@ -153,9 +153,9 @@ def test_latent_attention_with_one_latent_sees_no_token() -> None:
 def test_resampler_length_and_missing_sample() -> None:
     features = ragged(5, 3)
     features = features.replace(mask=features.mask & torch.tensor([True, False])[:, None])
-    given = Resampler(8, 16, queries=7, heads=4)(features)
-    assert given.tokens.shape == (2, 7, 16)
-    assert given.lengths.tolist() == [7, 0]
+    output = Resampler(8, 16, queries=7, heads=4)(features)
+    assert output.tokens.shape == (2, 7, 16)
+    assert output.lengths.tolist() == [7, 0]
 
 
 def test_heads_read_the_vector() -> None:
@@ -172,8 +172,8 @@ def test_attention_probe_knows_where() -> None:
     features = Features.dense(torch.randn(2, 12, 8))
     turned = features.replace(tokens=features.tokens.flip(1))
     torch.testing.assert_close(probe(features).pooled, probe(turned).pooled)
-    there, back = (probe(f.replace(grid=(3, 4))).pooled for f in (features, turned))
-    assert (there - back).abs().max() > 1e-4
+    forth, back = (probe(f.replace(grid=(3, 4))).pooled for f in (features, turned))
+    assert (forth - back).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("kind", [Linear, MLP])

@@ -83,8 +83,8 @@ def check_command(words: list[str]) -> None:
             assert importlib.util.find_spec(module), module
         case ["docker", "build" | "run", *rest]:
             arguments = re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text("utf-8"), re.M)
-            given = [value for key, value in pairwise(rest) if key == "--build-arg"]
-            assert {each.partition("=")[0] for each in given} <= set(arguments), given
+            build_args = [value for key, value in pairwise(rest) if key == "--build-arg"]
+            assert {each.partition("=")[0] for each in build_args} <= set(arguments), build_args
         case ["source", _]:
             pass
         case _:

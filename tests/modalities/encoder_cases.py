@@ -237,9 +237,9 @@ def contract(modality: str, name: str, cells: Sequence[Any] | None = None) -> En
     """Return a case, built and with its cells read."""
     kind, options = CASES[modality][name]
     cells = examples(modality) if cells is None else cells
-    made = EncoderContract(find(f"{modality}_encoder", kind, "here"), modality, cells)
-    made.build(options)
-    return made
+    result = EncoderContract(find(f"{modality}_encoder", kind, "here"), modality, cells)
+    result.build(options)
+    return result
 
 
 def build(modality: str, name: str) -> Encoder:

@@ -176,9 +176,9 @@ def test_an_outcome_is_a_word_and_a_reason(error: Exception, expected: str) -> N
 
 def test_values_that_differ_are_wrong() -> None:
     same(torch.ones(3), torch.ones(3) + 1e-5, "x")
-    for found in (torch.ones(3) + 1e-2, torch.ones(2), torch.full((3,), torch.nan)):
+    for value in (torch.ones(3) + 1e-2, torch.ones(2), torch.full((3,), torch.nan)):
         with pytest.raises(Wrong):
-            same(found, torch.ones(3), "x")
+            same(value, torch.ones(3), "x")
 
 
 def rows_of(**results: dict[str, str]) -> dict[str, Row]:

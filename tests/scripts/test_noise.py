@@ -71,7 +71,7 @@ def checkpoints(tmp_path: Path) -> dict[str, Path]:
 
 def recipe(checkpoints: dict[str, Path], rows: Path) -> dict[str, Any]:
     """Pretrained towers, a pretrained decoder with adapters, converted rows, workers, a cache."""
-    own = {"type": "pretrained", "name": str(checkpoints["llama"])}
+    tokenizer = {"type": "pretrained", "name": str(checkpoints["llama"])}
     picture = {"type": "transformers", "name": str(checkpoints["clip"]), "freeze": True}
     hint = {"type": "transformers", "name": str(checkpoints["bert"]), "max_length": 16}
     splits = {"train": "train[:16]", "validation": "train[16:20]", "test": "train[20:]"}
@@ -86,12 +86,12 @@ def recipe(checkpoints: dict[str, Path], rows: Path) -> dict[str, Any]:
     return {
         "inputs": {
             "image": {"modality": "image", "encoder": picture, "connector": "mlp"},
-            "hint": {"modality": "text", "encoder": {**hint, "tokenizer": own}},
+            "hint": {"modality": "text", "encoder": {**hint, "tokenizer": tokenizer}},
         },
         "backbone": {
             "type": "causal",
             "name": str(checkpoints["llama"]),
-            "tokenizer": own,
+            "tokenizer": tokenizer,
             "lora": {"r": 2},
         },
         "tasks": {"caption": task},

@@ -67,12 +67,12 @@ class Recurrent(Backbone):
         rows = []
         for tokens, real in zip(context.tokens, context.mask, strict=True):
             hidden, state = self.cell(tokens[real][None])
-            said: list[int] = []
-            while len(said) < max_new_tokens and self.tokenizer.eos_id not in said:
-                said.append(int(self.logits(hidden[0, -1]).argmax()))
-                last = torch.tensor([[said[-1]]], device=hidden.device)
+            generated: list[int] = []
+            while len(generated) < max_new_tokens and self.tokenizer.eos_id not in generated:
+                generated.append(int(self.logits(hidden[0, -1]).argmax()))
+                last = torch.tensor([[generated[-1]]], device=hidden.device)
                 hidden, state = self.cell(self.embed(last), state)
-            rows.append(torch.tensor(said))
+            rows.append(torch.tensor(generated))
         return nn.utils.rnn.pad_sequence(rows, True, self.tokenizer.pad_id)
 
 

@@ -53,14 +53,16 @@ def test_an_identity_hook_changes_no_bit(
 def test_hidden_states_are_the_models_own(kind: str, build: Callable[..., Any]) -> None:
     model = make(kind, build)
     ids = torch.randint(3, 40, (2, 6))
-    own = model.model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+    expected = model.model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
     embeds = model.embed(ids)
     last, states = model(embeds, hidden_states=(1, 0, -1))
     assert torch.equal(last, model(embeds))
     assert torch.equal(states[0], last) and torch.equal(states[2], last)
-    first_layer = own[0 if kind == "mamba2" else 1]  # Mamba's list begins behind the first layer
+    first_layer = expected[
+        0 if kind == "mamba2" else 1
+    ]  # Mamba's list begins behind the first layer
     torch.testing.assert_close(states[1], first_layer, **CLOSE)
-    torch.testing.assert_close(last, own[-1], **CLOSE)
+    torch.testing.assert_close(last, expected[-1], **CLOSE)
     context = Features.dense(embeds[:, :4])
     _, (first,) = model(embeds[:, 4:], context=context, hidden_states=(0,))
     torch.testing.assert_close(first, first_layer[:, 4:], **CLOSE)
@@ -132,11 +134,11 @@ def test_the_loss_is_that_of_transformers(kind: str, build: Callable[..., Any]) 
     ids = torch.randint(3, 40, (2, 9))
     mask = torch.tensor([[True] * 4, [True, True, False, False]])
     labels = torch.cat([torch.full((2, 5), -100), ids[:, 5:].masked_fill(~mask, -100)], 1)
-    own = model.model(input_ids=ids, labels=labels).loss
+    expected = model.model(input_ids=ids, labels=labels).loss
     context = Features.dense(model.embed(ids[:, :5]))
     loss = model.loss(context, {"ids": ids[:, 5:], "mask": mask})
     assert int(loss.count) == 6
-    torch.testing.assert_close(loss.total / loss.count, own, rtol=1e-5, atol=5e-5)
+    torch.testing.assert_close(loss.total / loss.count, expected, rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("kind", PAIRS)
@@ -144,7 +146,7 @@ def test_the_loss_of_pairs(kind: str, build: Callable[..., Any]) -> None:
     model = make(kind, build)
     ids, target = torch.randint(3, 40, (2, 5)), torch.randint(3, 40, (2, 4))
     known = torch.cat([torch.full_like(target[:, :1], model.start_ids[0]), target[:, :-1]], 1)
-    own = model.model(input_ids=ids, decoder_input_ids=known, labels=target).loss
+    expected = model.model(input_ids=ids, decoder_input_ids=known, labels=target).loss
     context = Features.dense(model.embed(ids))
     loss = model.loss(context, {"ids": target, "mask": target > 0})
-    torch.testing.assert_close(loss.total / loss.count, own, rtol=1e-5, atol=5e-5)
+    torch.testing.assert_close(loss.total / loss.count, expected, rtol=1e-5, atol=5e-5)

@@ -26,8 +26,8 @@ def schedule(batch_size: int = 4, world: int = 1, rank: int = 0) -> BatchSampler
     )
 
 
-def first(made: BatchSampler, count: int, start: int = 0) -> list[list[RowRef]]:
-    return list(itertools.islice(made.batches(start), count))
+def first(sampler: BatchSampler, count: int, start: int = 0) -> list[list[RowRef]]:
+    return list(itertools.islice(sampler.batches(start), count))
 
 
 @pytest.mark.parametrize(("size", "world"), [(4, 1), (4, 2), (9, 1)])

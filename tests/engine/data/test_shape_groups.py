@@ -120,8 +120,8 @@ def batch_of(model: Model, rows: TaskDataset) -> Batch:
 
 def assert_alone(features: Features, alone: list[Tensor]) -> None:
     assert features.lengths.tolist() == [len(tokens) for tokens in alone]
-    for tokens, mask, own in zip(features.tokens, features.mask, alone, strict=True):
-        torch.testing.assert_close(tokens[mask], own, rtol=0, atol=1e-5)
+    for tokens, mask, row_tokens in zip(features.tokens, features.mask, alone, strict=True):
+        torch.testing.assert_close(tokens[mask], row_tokens, rtol=0, atol=1e-5)
         assert not tokens[~mask].any()
 
 
@@ -155,9 +155,9 @@ def test_embeddings_are_those_of_the_row_alone(
     stream = model.stream("audio").eval()
     with torch.no_grad():
         ends = [stream(Features.dense(tokens[None])) for tokens in alone]
-        own = torch.cat([F.normalize(end.pool(), dim=-1) for end in ends])
+        expected = torch.cat([F.normalize(end.pool(), dim=-1) for end in ends])
     sounds = [row["audio"] for row in Sounds()]
-    torch.testing.assert_close(Pipeline(model).embed(audio=sounds), own, rtol=0, atol=1e-5)
+    torch.testing.assert_close(Pipeline(model).embed(audio=sounds), expected, rtol=0, atol=1e-5)
     place = str(home / f"index-{batch_size}")
     embed(
         model, index_metadata(model, "audio", "run", ()), DataSpec(Sounds(), "", "{}"), place,
@@ -165,7 +165,7 @@ def test_embeddings_are_those_of_the_row_alone(
     )  # fmt: skip
     stored = {row["key"]: row["vector"] for row in open_index(place).where(None, ["key", "vector"])}
     result = torch.tensor([stored[str(i)] for i in range(len(STEPS))])
-    torch.testing.assert_close(result, own, rtol=0, atol=1e-5)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
 
 
 def test_predictions_do_not_depend_on_the_batch(model: Model) -> None:

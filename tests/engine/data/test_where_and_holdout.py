@@ -44,8 +44,8 @@ ROWS = [
     ],
 )
 def test_conditions(where: dict[str, Any], rows: list[int]) -> None:
-    found, faults = filter_rows(RowList(ROWS), where)
-    assert found.tolist() == rows and not faults
+    selected, faults = filter_rows(RowList(ROWS), where)
+    assert selected.tolist() == rows and not faults
     chosen = filtered(RowList(ROWS), where)
     assert [chosen[i] for i in range(len(chosen))] == [ROWS[i] for i in rows]
     assert chosen.key(0) == str(rows[0])

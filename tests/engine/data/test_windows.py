@@ -101,8 +101,8 @@ def test_names_of_cells_tell_windows_apart() -> None:
 
 
 def test_a_recipe_renames_then_windows_then_limits() -> None:
-    own = {"source": f"{__name__}:Recorded", "columns": {"state": "q"}, "limit": 4}
-    section = DataSection.model_validate({**own, "delta_frames": {"state": [0, 2]}})
+    section_values = {"source": f"{__name__}:Recorded", "columns": {"state": "q"}, "limit": 4}
+    section = DataSection.model_validate({**section_values, "delta_frames": {"state": [0, 2]}})
     source = open_section(section, "data")
     assert len(source) == 4 and [len(e) for e in source.episodes] == [4]
     assert source[3]["state"][:, 0].tolist() == [3, 4, 4]  # the limit is on rows, not on windows
@@ -119,7 +119,7 @@ def test_the_wrappers_keep_episodes_and_arrays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "window", "told"),
+    ("source", "window", "message"),
     [
         (Plain(), {"q": (0, 1)}, "this source has no episodes"),
         (Stream(), {"q": (0, 1)}, "this source has no episodes"),
@@ -134,8 +134,10 @@ def test_the_wrappers_keep_episodes_and_arrays() -> None:
         (Recorded(), {"picture": (0, 1)}, r"delta_frames\.picture: holds object, expected numbers"),
     ],
 )
-def test_what_has_no_windows(source: Source, window: dict[str, tuple[int, int]], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_has_no_windows(
+    source: Source, window: dict[str, tuple[int, int]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
         Windows(source, window)
 
 

@@ -57,12 +57,12 @@ def test_a_folder_of_pictures(place: Place) -> None:
     (folder / "broken.png").write_bytes(b"\x89PNG no more")
     (folder / "empty.jpg").touch()
     (folder / "notes.txt").write_text("no picture")
-    said: list[str] = []
-    log = type("Log", (), {"info": lambda self, text: said.append(text), "progress": print})()
+    messages: list[str] = []
+    log = type("Log", (), {"info": lambda self, text: messages.append(text), "progress": print})()
     done = place.go(str(folder), log=log, batch_size=5)
     assert done.added.new == 12
     assert set(done.skipped.reasons) == {"broken.png", "empty.jpg"}
-    assert len(said) == 2
+    assert len(messages) == 2
     assert "2 rows could not be read" in done.summary()
     rows = place.rows("index", "image")
     assert rows["odd/003.png"]["image"] == str(folder / "odd/003.png")

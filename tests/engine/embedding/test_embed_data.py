@@ -16,7 +16,7 @@ from sensorium.tests.engine.embedding.places import Place
 
 class TestData:
     @pytest.mark.parametrize(
-        ("words", "said"),
+        ("words", "message"),
         [
             (["phots"], "'phots' is no folder or file that exists, and no KEY=VALUE"),
             (["path=photos"], "lacks source=NAME"),
@@ -28,12 +28,12 @@ class TestData:
             (["empty"], "no file ends in"),
         ],
     )
-    def test_mistakes(self, place: Place, words: list[str], said: str) -> None:
+    def test_mistakes(self, place: Place, words: list[str], message: str) -> None:
         place.pictures([1])
         (place.folder / "t.csv").write_text("a,b\n1,2\n")
         (place.folder / "picture.gif").touch()
         (place.folder / "empty").mkdir()
-        with pytest.raises(ConfigError, match=said) as caught:
+        with pytest.raises(ConfigError, match=message) as caught:
             open_data(load_run_or_recipe(place.recipe).plan, "image", words, None, "test")
         assert "\n" not in str(caught.value)
 

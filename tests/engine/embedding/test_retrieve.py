@@ -261,10 +261,10 @@ class TestSheet:
 
 
 def test_tables_and_lines() -> None:
-    own = {"split": "", "_data": "{}", "_row": 0, "_identity": b""}
+    index_columns = {"split": "", "_data": "{}", "_row": 0, "_identity": b""}
     hits = [
-        Hit(0.5, {"key": "a", **own, "age": 3, "word": None}),
-        Hit(-0.25, {"key": "b", **own, "age": None, "word": "né " * 40, "split": "test"}),
+        Hit(0.5, {"key": "a", **index_columns, "age": 3, "word": None}),
+        Hit(-0.25, {"key": "b", **index_columns, "age": None, "word": "né " * 40, "split": "test"}),
     ]
     rows = [json.loads(line) for line in hits_to_jsonl(hits).splitlines()]
     assert rows[0] == {"rank": 1, "score": 0.5, "key": "a", "age": 3}

@@ -118,17 +118,17 @@ def test_scores_of_a_split(runs: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "told"),
+    ("part", "message"),
     [
         ("encoder", "inputs.caption.encoder: trains"),
         ("connector", "inputs.caption.connector: trains"),
     ],
 )
-def test_a_teacher_that_trains_is_refused(shop: Any, part: str, told: str) -> None:
+def test_a_teacher_that_trains_is_refused(shop: Any, part: str, message: str) -> None:
     inputs = {"caption": {name: {"weights": "none"} for name in ("encoder", "connector")}}
     inputs["caption"][part]["freeze"] = False  # type: ignore[assignment]
     recipe = shop.changed(STUDENT, {"inputs": inputs})
-    with pytest.raises(ConfigError, match=told) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         check(parse_recipe(recipe))
     assert f"set freeze: true on inputs.caption.{part}" in str(error.value)
     assert "\n" not in str(error.value)
@@ -136,15 +136,18 @@ def test_a_teacher_that_trains_is_refused(shop: Any, part: str, told: str) -> No
 
 def test_the_student_ends_in_the_width_of_its_teacher(shop: Any) -> None:
     """Whichever of the two the recipe names first."""
-    own = {"caption": {"encoder": {"weights": "none"}, "connector": None}}
-    changes = {"inputs": own, "tasks": {"learn": {"dim": None}}}
+    streams = {"caption": {"encoder": {"weights": "none"}, "connector": None}}
+    changes = {"inputs": streams, "tasks": {"learn": {"dim": None}}}
     model = build(parse_recipe(shop.changed(STUDENT, changes)))
     assert model.stream("look").dim == model.stream("caption").dim == BERT["hidden_size"]
 
 
 def test_a_student_without_a_way_to_that_width_is_refused(shop: Any) -> None:
-    own = {"caption": {"encoder": {"weights": "none"}, "connector": None}}
-    changes = {"inputs": {**own, "look": {"connector": None}}, "tasks": {"learn": {"dim": None}}}
+    streams = {"caption": {"encoder": {"weights": "none"}, "connector": None}}
+    changes = {
+        "inputs": {**streams, "look": {"connector": None}},
+        "tasks": {"learn": {"dim": None}},
+    }
     with pytest.raises(ConfigError, match=r"inputs\.look: .* width 8, .*inputs\.caption.* 12"):
         build(parse_recipe(shop.changed(STUDENT, changes)))
 

@@ -72,13 +72,13 @@ def test_an_unreadable_row_is_fatal_or_counted(home: Path, tmp_path: Path) -> No
         evaluate(build(parse_recipe(recipe)))
     skipping = {**data, "on_error": "skip"}
     recipe["tasks"]["digit"]["data"] = {"train": skipping, "test": skipping}
-    said: list[str] = []
+    messages: list[str] = []
 
     class Said(RunLogger):
         def info(self, text: str) -> None:
-            said.append(text)
+            messages.append(text)
 
     result = evaluate(build(parse_recipe(recipe)), folder=tmp_path, log=Said(None))
     assert np.isfinite(result["digit"]["accuracy"])
     assert len((tmp_path / "predictions-digit.jsonl").read_text().splitlines()) == 7
-    assert any("0.png" in line for line in said)
+    assert any("0.png" in line for line in messages)

@@ -24,8 +24,8 @@ def recipe(stream: str, encoder: dict[str, Any], data: dict[str, Any], text: str
     }
 
 
-def predictions(shop: Any, told: dict[str, Any]) -> list[dict[str, Any]]:
-    shop.train(told, "run")
+def predictions(shop: Any, recipe_values: dict[str, Any]) -> list[dict[str, Any]]:
+    shop.train(recipe_values, "run")
     evaluate(load(shop.folder / "run").model, input_ablation=False, folder=shop.folder / "run")
     lines = (shop.folder / "run/predictions-read.jsonl").read_text().splitlines()
     return [json.loads(line)["prediction"] for line in lines]

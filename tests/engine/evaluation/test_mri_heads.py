@@ -165,8 +165,8 @@ def test_a_mask_is_written_in_the_source_s_own_space(run: tuple[Path, Path]) -> 
     rows, folder = run
     files = [json.loads(line)["volume"] for line in rows.read_text().splitlines()][:2]
     out = folder.parent / "out"
-    said = list(predict_files(load(folder), files, task="shape", options={}, folder=out))
-    for file, row in zip(files, said, strict=True):
+    written_rows = list(predict_files(load(folder), files, task="shape", options={}, folder=out))
+    for file, row in zip(files, written_rows, strict=True):
         source, mask = nibabel.load(file), nibabel.load(row["prediction"]["mask"])
         assert mask.shape == source.shape
         np.testing.assert_allclose(mask.affine, source.affine)

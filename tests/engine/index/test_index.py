@@ -34,11 +34,14 @@ def brute(vectors: np.ndarray, queries: np.ndarray, k: int) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("k", [1, 7, 700, 900])
-@pytest.mark.parametrize("kept", [2**30, 0], ids=["in memory", "streamed"])
+@pytest.mark.parametrize("cached_bytes", [2**30, 0], ids=["in memory", "streamed"])
 def test_exact_search_is_brute_force(
-    filled: tuple[LanceIndex, np.ndarray], k: int, kept: int, monkeypatch: pytest.MonkeyPatch
+    filled: tuple[LanceIndex, np.ndarray],
+    k: int,
+    cached_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lance_index, "KEPT_BYTES", kept)
+    monkeypatch.setattr(lance_index, "KEPT_BYTES", cached_bytes)
     monkeypatch.setattr(lance_index, "ROWS", 64)
     monkeypatch.setattr(exact, "FIRST", 16)
     index, vectors = filled

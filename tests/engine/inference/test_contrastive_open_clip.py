@@ -71,6 +71,6 @@ def test_predictions_are_the_same_vectors(checkpoint: str) -> None:
     ours = Pipeline(build(parse_recipe(recipe(checkpoint))))
     picture = Image.fromarray(np.full((40, 40, 3), 90, np.uint8))
     result = ours.generate("match", image=[picture] * 2, caption=TEXTS[:2])
-    given = torch.tensor([row["caption"] for row in result])
-    torch.testing.assert_close(given, ours.embed(caption=TEXTS[:2]), rtol=0, atol=1e-6)
+    predicted = torch.tensor([row["caption"] for row in result])
+    torch.testing.assert_close(predicted, ours.embed(caption=TEXTS[:2]), rtol=0, atol=1e-6)
     assert result[0]["image"] == pytest.approx(result[1]["image"], abs=1e-6)

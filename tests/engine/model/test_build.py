@@ -38,7 +38,7 @@ def test_a_checkpoints_own_tokenizer_needs_no_training_split(tmp_path: Path) -> 
 
 
 def test_a_tokenizer_that_learns_does() -> None:
-    own = {"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2}
-    text = {"type": "transformers", "config": own, "tokenizer": {"type": "bpe", "size": 270}}
+    config = {"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2}
+    text = {"type": "transformers", "config": config, "tokenizer": {"type": "bpe", "size": 270}}
     with pytest.raises(ConfigError, match="has no split 'train'"):
         build(parse_recipe(recipe(text)))

@@ -79,9 +79,9 @@ def recipe(shop: Any, *changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("norm", ["group", "layer"])
 def test_a_probe_on_weighted_layers_learns_alike_cached_and_not(shop: Any, norm: str) -> None:
     settings = {"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer"}
-    said = {"inputs": {"audio": {"encoder": {"config": settings}}}}
+    changes = {"inputs": {"audio": {"encoder": {"config": settings}}}}
     batch = {"train": {"batch_size": 1 if norm == "group" else 4}}  # equal lengths where it matters
-    whole = recipe(shop, said, batch)
+    whole = recipe(shop, changes, batch)
     cached = shop.values(whole, "cached")
     assert len(list((shop.folder / "cache").glob("features/*"))) == 1
     without = shop.values(shop.changed(whole, {"cache": {"features": False}}), "without")
@@ -136,9 +136,9 @@ def test_connector_and_task_each_get_what_they_asked_for(requested: tuple[int, .
     stream.layers = (3, 1, 1, 2, 5)  # what a store of this stream holds
     options = {"hidden_states": requested} if requested else {}
     stored = stream.encoder(x, hidden_states=stream.layers)
-    for given in ({"x": x}, stored):
-        result = stream.run(given, options)
+    for inputs in ({"x": x}, stored):
+        result = stream.run(inputs, options)
         assert torch.equal(result.tokens, 4 * x)
         assert [float(f.tokens[0, 0, 0]) for f in result.hidden_states] == list(requested)
-        before = stream.for_tasks(stream.encode_or_load(given, options))
+        before = stream.for_tasks(stream.encode_or_load(inputs, options))
         assert [float(f.tokens[0, 0, 0]) for f in before.hidden_states] == list(requested)

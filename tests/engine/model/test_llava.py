@@ -125,12 +125,12 @@ def ours(llava: Any, folder: Path) -> Model:
         resolve_and_fit(parse_recipe(recipe(folder, llava.config.vision_feature_layer)))
     ).eval()
     projector, connector = llava.model.multi_modal_projector, model.stream("image").connector
-    for own, expected in zip(
+    for module, expected in zip(
         [m for m in connector.modules() if isinstance(m, nn.Linear)],  # type: ignore[union-attr]
         [projector.linear_1, projector.linear_2],
         strict=True,
     ):
-        own.load_state_dict(expected.state_dict())
+        module.load_state_dict(expected.state_dict())
     return model
 
 
@@ -223,14 +223,18 @@ def test_gradients_of_a_recipe_are_llavas(
         (backbone.model.lm_head, llava.lm_head),
     ]
     checked = 0
-    for own, other in pairs:
-        there = dict(other.named_parameters())
-        for name, parameter in own.named_parameters():
-            if parameter.grad is None or there[name].grad is None:
-                assert parameter.grad is there[name].grad, name  # not run by either of them
+    for module, other in pairs:
+        other_parameters = dict(other.named_parameters())
+        for name, parameter in module.named_parameters():
+            if parameter.grad is None or other_parameters[name].grad is None:
+                assert parameter.grad is other_parameters[name].grad, (
+                    name
+                )  # not run by either of them
                 continue
             checked += bool(parameter.grad.abs().max() > 0)
-            torch.testing.assert_close(parameter.grad, there[name].grad, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(
+                parameter.grad, other_parameters[name].grad, rtol=1e-3, atol=1e-5
+            )
     assert checked > 30
 
 

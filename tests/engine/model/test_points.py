@@ -62,8 +62,8 @@ def model() -> Model:
 
 @pytest.fixture
 def batch(model: Model) -> Batch:
-    given = {"pixel_values": torch.randn(2, 3, 8, 8)}
-    return Batch("two", ["0", "1"], [{}, {}], streams={"image": {"main": given}})
+    inputs = {"pixel_values": torch.randn(2, 3, 8, 8)}
+    return Batch("two", ["0", "1"], [{}, {}], streams={"image": {"main": inputs}})
 
 
 def test_the_encoders_features_are_the_connectors_input(model: Model, batch: Batch) -> None:

@@ -57,8 +57,8 @@ SPECS = [ChunkSpec(10, 4, 10), ChunkSpec(9, 3, 20), ChunkSpec(16, 2, 16)]
     "window", [ChunkSpec(10, 4, 10), ChunkSpec(9, 3, 20), ChunkSpec(16, 2, 16)]
 )
 def test_pieces_equal_the_whole(near: Near, lengths: list[int], window: ChunkSpec) -> None:
-    given = batch(lengths)
-    whole, pieces = near(**given), encode_windowed(near, given, {"window": window})
+    inputs = batch(lengths)
+    whole, pieces = near(**inputs), encode_windowed(near, inputs, {"window": window})
     assert torch.equal(pieces.mask, whole.mask)
     torch.testing.assert_close(pieces.tokens, whole.tokens)
     assert (pieces.grid, pieces.spacing, pieces.origin) == (whole.grid, whole.spacing, whole.origin)
@@ -73,10 +73,10 @@ def test_few_pieces_of_one_length_at_a_time(near: Near) -> None:
 
 
 def test_short_signals_are_encoded_as_ever(near: Near) -> None:
-    given = batch([30, 14])
-    result = encode_windowed(near, given, {"window": ChunkSpec(5, 1, 15)})
+    inputs = batch([30, 14])
+    result = encode_windowed(near, inputs, {"window": ChunkSpec(5, 1, 15)})
     assert near.calls == [(2, 15)]
-    assert torch.equal(result.tokens, near(**given).tokens)
+    assert torch.equal(result.tokens, near(**inputs).tokens)
 
 
 def test_an_encoder_that_says_nothing_reads_the_whole(near: Near) -> None:
@@ -89,9 +89,9 @@ def test_an_encoder_that_says_nothing_reads_the_whole(near: Near) -> None:
 def test_neighbours_do_not_matter(near: Near, rows: int) -> None:
     lengths, window = [70, 25, 111], ChunkSpec(10, 4, 12)
     whole = encode_windowed(near, batch(lengths), {"window": window})
-    given = batch(lengths)
+    inputs = batch(lengths)
     for start in range(0, 3, rows):
-        part = {name: value[start : start + rows] for name, value in given.items()}
+        part = {name: value[start : start + rows] for name, value in inputs.items()}
         result = encode_windowed(near, part, {"window": window})
         remaining = whole.tokens[start : start + rows, : result.tokens.shape[1]]
         torch.testing.assert_close(result.tokens, remaining)

@@ -232,7 +232,7 @@ def test_a_recipes_own_parts_are_in_its_schema(
     recipe["inputs"]["image"]["encoder"] = {"type": "stranger_schema:Mine", "size": 3}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml_io.write(recipe))
-    own = json.loads(json.dumps(schema(load_recipe(path))))
-    assert _accepts(own, own, recipe)
+    recipe_schema = json.loads(json.dumps(schema(load_recipe(path))))
+    assert _accepts(recipe_schema, recipe_schema, recipe)
     recipe["inputs"]["image"]["encoder"]["szie"] = 4
-    assert not _accepts(own, own, recipe)
+    assert not _accepts(recipe_schema, recipe_schema, recipe)

@@ -25,14 +25,14 @@ ANY_NUMBER = {
 @functools.cache
 def numeric_options() -> list[tuple[str, str, str]]:
     """Return (kind, name, option) of every option that is a number, or None."""
-    found = {}
+    options = {}
     for kind in KINDS:
         for name in () if kind in LIBRARY or "tokenizer" in kind else registered(kind):
             part = find(kind, name, kind)
             for option, (hint, _) in arguments(part).items():
                 if {int, float} & leaves(hint) and option not in ANY_NUMBER:
-                    found.setdefault((part, option), (kind, name, option))
-    return list(found.values())
+                    options.setdefault((part, option), (kind, name, option))
+    return list(options.values())
 
 
 def leaves(hint: Any) -> set[Any]:

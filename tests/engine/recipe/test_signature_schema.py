@@ -36,7 +36,7 @@ class Sized:
 
 
 @pytest.mark.parametrize(
-    ("option", "given", "expected"),
+    ("option", "value", "expected"),
     [
         ("size", 3, 3),
         ("size", 3.0, 3),
@@ -53,8 +53,8 @@ class Sized:
         ("options", {"depth": 2, "deep": {"x": "1e-4"}}, {"depth": 2, "deep": {"x": "1e-4"}}),
     ],
 )
-def test_values_become_what_the_signature_says(option: str, given: Any, expected: Any) -> None:
-    result = validate_options(Sized, {"size": 1, option: given}, "here")
+def test_values_become_what_the_signature_says(option: str, value: Any, expected: Any) -> None:
+    result = validate_options(Sized, {"size": 1, option: value}, "here")
     assert result == {"size": 1, option: expected}
     assert type(result[option]) is type(expected)
 
@@ -64,7 +64,7 @@ def test_defaults_are_left_to_the_constructor() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "given", "words"),
+    ("option", "value", "words"),
     [
         ("size", 1.5, ("1.5 (float)", "int")),
         ("size", None, ("None", "int")),
@@ -82,9 +82,9 @@ def test_defaults_are_left_to_the_constructor() -> None:
         ("in_dim", 3, ("no such option",)),
     ],
 )
-def test_a_wrong_value_is_one_line(option: str, given: Any, words: tuple[str, ...]) -> None:
+def test_a_wrong_value_is_one_line(option: str, value: Any, words: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as error:
-        validate_options(Sized, {"size": 1, option: given}, "inputs.x")
+        validate_options(Sized, {"size": 1, option: value}, "inputs.x")
     line = str(error.value)
     assert line.startswith(f"inputs.x.{option}")
     assert "\n" not in line
@@ -94,10 +94,10 @@ def test_a_wrong_value_is_one_line(option: str, given: Any, words: tuple[str, ..
 
 def test_fitted_arguments_are_named_by_type_or_section() -> None:
     assert fitted_arguments(Sized) == {"tokenizer": Tokenizer}
-    given = {"size": 1, "tokenizer": "bpe"}
-    assert validate_options(Sized, given, "here")["tokenizer"] == "bpe"
-    given = {"size": 1, "tokenizer": {"type": "bpe", "size": 300}}
-    assert validate_options(Sized, given, "here")["tokenizer"]["size"] == 300
+    options = {"size": 1, "tokenizer": "bpe"}
+    assert validate_options(Sized, options, "here")["tokenizer"] == "bpe"
+    options = {"size": 1, "tokenizer": {"type": "bpe", "size": 300}}
+    assert validate_options(Sized, options, "here")["tokenizer"]["size"] == 300
     with pytest.raises(ConfigError, match=r"here\.tokenizer: found 3"):
         validate_options(Sized, {"size": 1, "tokenizer": 3}, "here")
 

@@ -90,8 +90,8 @@ def run(tmp_path: Path) -> Path:
     lines = []
     for i in range(40):
         word = rows[i]["word"]
-        said = word if i % 4 else "none of them"
-        built = {"label": said, "score": 0.5, "scores": {word: 0.5}}
+        label = word if i % 4 else "none of them"
+        built = {"label": label, "score": 0.5, "scores": {word: 0.5}}
         lines.append({"key": rows.key(i), "prediction": built, "target": {"label": word}})
     _predictions(folder / "predictions-digit.jsonl", lines)
     result = {"accuracy": 0.75, "auroc": None, "batch_gap": 0.0}
@@ -141,8 +141,8 @@ def test_page_says_what_was_run(run: Path, tmp_path: Path) -> None:
 
 def test_every_metric_stands_beside_its_shuffled_reading(run: Path, tmp_path: Path) -> None:
     page = Page(write_report([run], tmp_path / "r.html"))
-    for said in ("accuracy", "0.7500", "image shuffled", "0.1000", "auroc", "not defined"):
-        assert said in page.text
+    for text in ("accuracy", "0.7500", "image shuffled", "0.1000", "auroc", "not defined"):
+        assert text in page.text
     assert "goes from 0.75 to 0.1: the model uses it" in page.text
     assert all("scope" in attrs for attrs in page.all("th"))
     assert len(page.all("caption")) == len(page.all("table"))

@@ -61,9 +61,9 @@ def test_actions_are_off_only_where_there_is_something_to_do() -> None:
 
 def test_what_differs_is_marked_on_both_sides() -> None:
     texts = ["a big dog", "two", "a dog <barks>"]
-    said, *references = [[(word, word) for word in text.split()] for text in texts]
-    said, (far, near) = compare(said, references)
-    assert said == "a <mark>big</mark> dog <mark>…</mark>"
+    prediction, *references = [[(word, word) for word in text.split()] for text in texts]
+    prediction, (far, near) = compare(prediction, references)
+    assert prediction == "a <mark>big</mark> dog <mark>…</mark>"
     assert near == 'a dog <mark class="lost">&lt;barks&gt;</mark>' and far == "two"
     twice = judge({"text": "go " * 300}, {"text": "go " * 299 + "on"})
     assert "go on" not in twice.references_html[0] and twice.references_html[0].count("<mark") == 1

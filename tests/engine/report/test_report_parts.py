@@ -67,10 +67,10 @@ def test_numbers_say_how_far_off_they_are() -> None:
 
 
 def test_words_that_differ_are_marked() -> None:
-    said = judge(
+    marked = judge(
         {"text": "a <b> dot"}, {"references": ["a blue dot", "two squares"]}
     ).prediction_html
-    assert said == "a <mark>&lt;b&gt;</mark> dot"
+    assert marked == "a <mark>&lt;b&gt;</mark> dot"
 
 
 def test_a_prompt_that_all_rows_share_stands_once() -> None:
@@ -156,11 +156,11 @@ def test_chance_stays_within_the_noise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "text"),
     [(0, "0"), (0.05, "0.05"), (2000, "2,000"), (35_000, "35k"), (1e-4, "1e-4"), (-5e6, "-5M")],
 )
-def test_numbers_are_short(value: float, said: str) -> None:
-    assert format_tick(value) == said
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert format_tick(value) == text
 
 
 @pytest.mark.parametrize("count", [8, 50, 301])

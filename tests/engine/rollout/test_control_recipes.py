@@ -45,9 +45,9 @@ def inputs(recipe: Recipe, section: Env) -> list[dict[str, Any]]:
     streams = plan_recipe(recipe).tasks["act"].task.streams
     rows: list[dict[str, Any]] = []
 
-    def ask(found: list[dict[str, Any]]) -> list[np.ndarray]:
-        rows.extend({name: row[name] for name in streams} for row in found)
-        return [np.full((20, 4), 0.5, np.float32) for _ in found]
+    def ask(observed: list[dict[str, Any]]) -> list[np.ndarray]:
+        rows.extend({name: row[name] for name in streams} for row in observed)
+        return [np.full((20, 4), 0.5, np.float32) for _ in observed]
 
     policy = Policy(
         ask, {name: section.observation_keys.get(name, name) for name in streams}, n_action_steps=1

@@ -100,9 +100,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids=str,
 )
 def test_a_run_comes_back_as_it_was(task: dict[str, Any]) -> None:
-    said = parse_recipe(recipe(**task))
-    assert "a step of act" in str(check(said))
-    model = train(said, Path("run"), show=False)
+    parsed = parse_recipe(recipe(**task))
+    assert "a step of act" in str(check(parsed))
+    model = train(parsed, Path("run"), show=False)
     scores = evaluate(model, input_ablation=False)["act"]
     assert {"l1", "l1_gripper", "l1_joints"} <= set(scores) or "grippers" not in str(task)
     requested: Any = {"state": np.zeros((2, 3), np.float32), "instruction": "left"}
@@ -128,9 +128,9 @@ def test_the_rate_is_the_user_s() -> None:
 
 def test_a_vocabulary_that_moved_is_refused() -> None:
     """Two tasks have rows of their own after the text's; whose come first is frozen."""
-    said = recipe()
-    said["tasks"]["again"] = copy.deepcopy(said["tasks"]["act"])
-    train(parse_recipe(said), Path("run"), show=False)
+    values = recipe()
+    values["tasks"]["again"] = copy.deepcopy(values["tasks"]["act"])
+    train(parse_recipe(values), Path("run"), show=False)
     path = Path("run/recipe.yaml")
     written = yaml.safe_load(path.read_text())
     written["tasks"] = dict(reversed(written["tasks"].items()))
@@ -142,9 +142,9 @@ def test_a_vocabulary_that_moved_is_refused() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_a_dry_run_needs_no_data() -> None:
-    said = recipe(tokenizer={**SPLINE, "vocab": 64, "num_basis": 30, "grippers": [4]})
-    del said["tasks"]["act"]["data"]
-    assert "walked with its example rows" in str(check(parse_recipe(said)))
+    values = recipe(tokenizer={**SPLINE, "vocab": 64, "num_basis": 30, "grippers": [4]})
+    del values["tasks"]["act"]["data"]
+    assert "walked with its example rows" in str(check(parse_recipe(values)))
 
 
 @pytest.mark.parametrize(
@@ -172,10 +172,10 @@ def test_a_dry_run_needs_no_data() -> None:
     ],
 )
 def test_mistakes_are_lines(task: dict[str, Any], data: dict[str, Any], line: str) -> None:
-    said = recipe(**task)
-    said["tasks"]["act"]["data"]["train"] |= data
+    values = recipe(**task)
+    values["tasks"]["act"]["data"]["train"] |= data
     with pytest.raises(ConfigError, match=line) as error:
-        train(parse_recipe(said), Path("run"), show=False)
+        train(parse_recipe(values), Path("run"), show=False)
     assert str(error.value).startswith("tasks.act")
     assert "\n" not in str(error.value)
 
@@ -189,29 +189,29 @@ def test_predictions_are_written_beside_the_metrics() -> None:
 
 def policy(**changes: Any) -> dict[str, Any]:
     """A small policy, an expert for the student that `recipe` becomes."""
-    said = recipe()
-    said["tasks"]["act"] |= {"type": "action_regression", "input": "state", **changes}
+    values = recipe()
+    values["tasks"]["act"] |= {"type": "action_regression", "input": "state", **changes}
     for key in ("prompt", "backbone"):
-        said["tasks"]["act"].pop(key, None)
-    del said["backbone"]
-    return said
+        values["tasks"]["act"].pop(key, None)
+    del values["backbone"]
+    return values
 
 
 def student(stage: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[str, Any]:
     """A student that reads the state through the decoder, and the expert's stream beside it."""
-    said, frozen = recipe(), {"weights": "expert:state", "freeze": True}
-    expert = {**said["inputs"]["state"]["encoder"], **frozen}
-    said["inputs"]["expert"] = {"modality": "action", "encoder": expert}
-    said["inputs"]["expert"]["connector"] = {"type": "linear", **frozen}
-    said["backbone"] |= backbone
-    task = said["tasks"]["act"]
+    values, frozen = recipe(), {"weights": "expert:state", "freeze": True}
+    expert = {**values["inputs"]["state"]["encoder"], **frozen}
+    values["inputs"]["expert"] = {"modality": "action", "encoder": expert}
+    values["inputs"]["expert"]["connector"] = {"type": "linear", **frozen}
+    values["backbone"] |= backbone
+    task = values["tasks"]["act"]
     task |= {"type": "distill_actions", "expert": "expert", **stage}
     task["decoder"] = {"type": "mlp", "weights": "expert", "freeze": True}
     task["tokenizer"] = {**SPLINE, "weights": "expert"}
     for data in task["data"].values():
         data["columns"] = {"expert": "state"}
-    said["train"] |= {"steps": 30, "optimizer": {"lr": 3e-3}}
-    return said
+    values["train"] |= {"steps": 30, "optimizer": {"lr": 3e-3}}
+    return values
 
 
 @pytest.mark.slow
@@ -221,10 +221,12 @@ def test_a_student_learns_from_an_expert_in_two_stages() -> None:
     first = train(
         parse_recipe(student({"distill_weight": 1.0}, {"freeze": True})), Path("first"), show=False
     )
-    theirs, own = expert.task("act"), first.task("act")
+    theirs, student_task = expert.task("act"), first.task("act")
     for name, value in theirs.heads["decoder"].state_dict().items():
-        torch.testing.assert_close(own.heads["decoder"].state_dict()[name], value)
-    assert own.tokenizer.state()["low"].tolist() == theirs.tokenizer.state()["low"].tolist()
+        torch.testing.assert_close(student_task.heads["decoder"].state_dict()[name], value)
+    assert (
+        student_task.tokenizer.state()["low"].tolist() == theirs.tokenizer.state()["low"].tolist()
+    )
     tuned = student(
         {"distill_weight": 0.1, "action_weight": 1.0, "weights": "first"}, {"weights": "first"}
     )

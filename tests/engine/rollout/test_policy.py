@@ -63,9 +63,9 @@ def test_an_ensemble_weighs_all_chunks_that_speak_of_a_step(rate: float) -> None
     result = drive(Policy(Teller(), {"state": "state"}, temporal_ensemble_coeff=rate), 9)
     for t, value in enumerate(result):
         born = range(max(0, t - STEPS + 1), t + 1)
-        said = [10 * (s + 1) + t - s for s in born]
-        weights = [np.exp(-rate * i) for i in range(len(said))]
-        np.testing.assert_allclose(value, np.dot(weights, said) / np.sum(weights), rtol=1e-6)
+        predicted = [10 * (s + 1) + t - s for s in born]
+        weights = [np.exp(-rate * i) for i in range(len(predicted))]
+        np.testing.assert_allclose(value, np.dot(weights, predicted) / np.sum(weights), rtol=1e-6)
 
 
 def test_one_way_of_ensembling_is_to_listen_to_the_oldest() -> None:

@@ -110,8 +110,8 @@ def test_it_gets_there_and_says_how(pipeline: Pipeline, home: Path) -> None:
 
 
 def test_it_acts_where_its_weights_are(pipeline: Pipeline, home: Path, accelerator: Any) -> None:
-    there = Pipeline(load(home / "run").model.to(accelerator))
-    moved, plain = (rollout(p, env_config(p), seeds=range(2))[LINE] for p in (there, pipeline))
+    on_device = Pipeline(load(home / "run").model.to(accelerator))
+    moved, plain = (rollout(p, env_config(p), seeds=range(2))[LINE] for p in (on_device, pipeline))
     assert moved["success"] == plain["success"] and moved["steps"] == plain["steps"]
 
 
@@ -131,12 +131,12 @@ def test_a_batch_decides_nothing(pipeline: Pipeline, home: Path) -> None:
 def test_it_needs_its_own_eyes(pipeline: Pipeline) -> None:
     """Half of the goals lie on the other side: another's state is a coin."""
     section, seeds = env_config(pipeline), range(24)
-    own = rollout(pipeline, section, seeds=seeds)[LINE]["success"]
+    success = rollout(pipeline, section, seeds=seeds)[LINE]["success"]
     for conditions in (Ablation(shuffle_streams=("state",)), Ablation(zero_streams=("state",))):
         other = rollout(pipeline, section, seeds=seeds, options=RolloutOptions(24, conditions))[
             LINE
         ]
-        assert other["success"] < own - 0.2
+        assert other["success"] < success - 0.2
 
 
 @pytest.mark.parametrize("suffix", [".gif"])

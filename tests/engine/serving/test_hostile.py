@@ -210,6 +210,6 @@ def test_the_command_stops(runs: Path, tmp_path: Path, sent: signal.Signals) -> 
     assert answers.count(200) >= 5
     from sensorium.engine.serving.files import FileStore
 
-    kept = FileStore(tmp_path / "files", 10**9).list()
-    assert all(each.bytes == 200_000 and each.path.stat().st_size == 200_000 for each in kept)
-    assert len(kept) >= answers.count(200)
+    files = FileStore(tmp_path / "files", 10**9).list()
+    assert all(each.bytes == 200_000 and each.path.stat().st_size == 200_000 for each in files)
+    assert len(files) >= answers.count(200)

@@ -172,11 +172,11 @@ def test_a_killed_upload_leaves_nothing(tmp_path: Path) -> None:
         raise ZeroDivisionError
     (tmp_path / ".file-0.part").mkdir()  # of a process that was killed
     assert FileStore(tmp_path, 100).list() == [] and not list(tmp_path.iterdir())
-    kept = store.add("b.txt", b"whole")
+    stored = store.add("b.txt", b"whole")
     with pytest.raises(RequestError) as error:
         store.add("c.txt", b"x" * 200)
     assert error.value.status == 413
-    assert [file.id for file in FileStore(tmp_path, 100).list()] == [kept.id]
+    assert [file.id for file in FileStore(tmp_path, 100).list()] == [stored.id]
 
 
 def test_subtitles() -> None:

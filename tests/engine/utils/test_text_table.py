@@ -62,7 +62,7 @@ def rollouts() -> str:
     return format_summaries({"a/x": figures, "a/y": figures})
 
 
-@pytest.mark.parametrize(("made", "text"), [(check, CHECK), (hits, HITS), (rollouts, ROLLOUTS)])
-def test_each_table_is_laid_out(made: Callable[[], str], text: str) -> None:
-    lines = [line for line in made().splitlines() if not line.startswith("a/y")]
+@pytest.mark.parametrize(("render", "text"), [(check, CHECK), (hits, HITS), (rollouts, ROLLOUTS)])
+def test_each_table_is_laid_out(render: Callable[[], str], text: str) -> None:
+    lines = [line for line in render().splitlines() if not line.startswith("a/y")]
     assert lines == text.splitlines()

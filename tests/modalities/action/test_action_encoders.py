@@ -55,10 +55,10 @@ def test_one_token_a_step(case: str) -> None:
 @pytest.mark.parametrize("case", ACTION)
 def test_padding_and_neighbours_change_nothing(case: str) -> None:
     encoder = make(case)
-    given = batch(encoder, 3, 7)
-    mine, alone = encoder(**given), encoder(**batch(encoder, 3))
-    given["values"][0, 3:] = 100.0
-    other = encoder(**given)
+    inputs = batch(encoder, 3, 7)
+    mine, alone = encoder(**inputs), encoder(**batch(encoder, 3))
+    inputs["values"][0, 3:] = 100.0
+    other = encoder(**inputs)
     assert torch.allclose(mine.tokens[:1, :3], alone.tokens, atol=1e-5)
     for a, b in zip(leaves(mine), leaves(other), strict=True):
         assert torch.equal(a, b)
@@ -74,20 +74,20 @@ def test_the_order_of_steps_matters(case: str) -> None:
 
 def test_the_last_layer_is_the_output_and_masked_steps_are_not_seen() -> None:
     encoder = make("trajectory")
-    given = batch(encoder, 4, 2)
-    deep = encoder(**given, hidden_states=(0, -1, -2))
+    inputs = batch(encoder, 4, 2)
+    deep = encoder(**inputs, hidden_states=(0, -1, -2))
     for a, b in zip(leaves(deep), leaves(deep.hidden_states[1]), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(
-        encoder(**given, hidden_states=(1,)).hidden_states[0].tokens, deep.hidden_states[2].tokens
+        encoder(**inputs, hidden_states=(1,)).hidden_states[0].tokens, deep.hidden_states[2].tokens
     )
     hidden = torch.zeros(2, 4, dtype=torch.bool)
     hidden[0, 1] = True
-    masked = encoder(**given, token_mask=hidden)
-    given["values"][0, 1] = 7.0
-    assert torch.equal(masked.tokens, encoder(**given, token_mask=hidden).tokens)
-    tapped = encoder(**given, layer_hooks={-1: lambda tokens, mask: tokens + mask[..., None]})
-    assert not torch.equal(tapped.tokens, encoder(**given).tokens)
+    masked = encoder(**inputs, token_mask=hidden)
+    inputs["values"][0, 1] = 7.0
+    assert torch.equal(masked.tokens, encoder(**inputs, token_mask=hidden).tokens)
+    tapped = encoder(**inputs, layer_hooks={-1: lambda tokens, mask: tokens + mask[..., None]})
+    assert not torch.equal(tapped.tokens, encoder(**inputs).tokens)
 
 
 @pytest.mark.parametrize("case", ACTION)
@@ -119,15 +119,15 @@ def test_a_joint_that_hardly_moved_is_cut_off() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         ([], "no row to learn from"),
         ([[1.0, 2.0], [1.0, 2.0, 3.0]], "row 1 has 3 joints, those before it have 2"),
         ([[1.0, float("nan")]], "nan at step 0, joint 1"),
     ],
 )
-def test_what_no_normalizer_learns_from(rows: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_no_normalizer_learns_from(rows: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Normalizer().fit(rows)
 
 

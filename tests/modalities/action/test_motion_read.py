@@ -78,7 +78,7 @@ BAD = np.where(VALUES == 1.5, np.nan, VALUES)
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         (BAD, "nan at step 2, joint 0"),
         (np.where(VALUES == 1.5, np.inf, VALUES), "inf at step 2, joint 0"),
@@ -100,14 +100,14 @@ BAD = np.where(VALUES == 1.5, np.nan, VALUES)
         ("notes.txt", r"its name ends in '\.txt'"),
     ],
 )
-def test_what_is_no_motion_is_refused(source: Any, told: str) -> None:
-    with pytest.raises(ReadError, match=f"{told}.*; expected ") as caught:
+def test_what_is_no_motion_is_refused(source: Any, message: str) -> None:
+    with pytest.raises(ReadError, match=f"{message}.*; expected ") as caught:
         read(source)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         ({"q": [1.0, None]}, "column 'q': 1 cells are empty"),
         ({"q": [1.0, 2.0], "task": ["push", "push"]}, "column 'task' holds string"),
@@ -118,8 +118,8 @@ def test_what_is_no_motion_is_refused(source: Any, told: str) -> None:
         ({"q": [1.0, float("nan")]}, "nan at step 1"),
     ],
 )
-def test_what_is_wrong_in_a_file(tmp_path: Path, columns: dict[str, Any], told: str) -> None:
-    with pytest.raises(ReadError, match=told):
+def test_what_is_wrong_in_a_file(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(ReadError, match=message):
         read(write(tmp_path / "a.parquet", columns))
 
 
@@ -153,7 +153,7 @@ def test_timestamps_begin_anew_with_each_episode(
 
 
 @pytest.mark.parametrize(
-    ("times", "told"),
+    ("times", "message"),
     [
         ([0, 1, 2, 0, 1, 3], "2 s before row 5, 1 s elsewhere"),
         ([0, 1, 3, 2, 4, 5], "2 s before row 2"),
@@ -162,10 +162,10 @@ def test_timestamps_begin_anew_with_each_episode(
     ],
 )
 def test_times_that_are_of_no_episodes_are_refused(
-    tmp_path: Path, times: list[float], told: str
+    tmp_path: Path, times: list[float], message: str
 ) -> None:
     path = write(tmp_path / "a.parquet", {"q": np.zeros(6), "timestamp": times})
-    with pytest.raises(ReadError, match=told):
+    with pytest.raises(ReadError, match=message):
         read(path)
 
 

@@ -121,8 +121,8 @@ def test_logits_of_a_ctc_model(case: str, tmp_path: Path) -> None:
     model = saved(kind, tmp_path, steps, **config)
     encoder = loaded(Wav2Vec2, tmp_path)
     lengths = (0.5, 0.3) if layered else (0.5, 0.5)
-    given = steps(arrays(*lengths), sampling_rate=16000, padding=True, return_tensors="pt")
-    want = model(**given).logits
+    inputs = steps(arrays(*lengths), sampling_rate=16000, padding=True, return_tensors="pt")
+    want = model(**inputs).logits
     features = encoder(**batch(encoder, *lengths))
     result = model.lm_head(features.tokens)
     assert features.tokens.shape[1] == want.shape[1]
@@ -138,11 +138,11 @@ def test_logits_of_w2v_bert(tmp_path: Path) -> None:
     config = {**LAYERS, "feature_projection_input_dim": 40, "vocab_size": 12}
     model = saved("Wav2Vec2BertForCTC", tmp_path, steps, **config)
     encoder = loaded(Wav2Vec2, tmp_path)
-    given = steps(arrays(0.5, 0.3), sampling_rate=16000, padding=True, return_tensors="pt")
-    want = model(**given).logits
+    inputs = steps(arrays(0.5, 0.3), sampling_rate=16000, padding=True, return_tensors="pt")
+    want = model(**inputs).logits
     features = encoder(**batch(encoder, 0.5, 0.3))
     for row, length in enumerate(features.lengths):
-        assert length == given["attention_mask"][row].sum()
+        assert length == inputs["attention_mask"][row].sum()
         result = model.lm_head(features.tokens[row, :length])
         assert torch.allclose(result, want[row, :length], atol=1e-5)
 
@@ -152,10 +152,10 @@ def test_states_of_whisper(tmp_path: Path) -> None:
     model = saved("WhisperForConditionalGeneration", tmp_path, steps, **WHISPER)
     encoder = loaded(Whisper, tmp_path)
     for seconds in ((0.5, 1.3), (2.0, 1.995), (0.03, 1.0)):
-        given = steps(arrays(*seconds), sampling_rate=16000, return_tensors="pt").input_features
+        inputs = steps(arrays(*seconds), sampling_rate=16000, return_tensors="pt").input_features
         mine = batch(encoder, *seconds)
-        assert torch.equal(mine["values"], given)  # also the silence that no sample holds
-        want = model.model.encoder(given, output_hidden_states=True)
+        assert torch.equal(mine["values"], inputs)  # also the silence that no sample holds
+        want = model.model.encoder(inputs, output_hidden_states=True)
         features = encoder(**mine, hidden_states=(0, -1))
         assert features.lengths.tolist() == [int(np.ceil(s * 50 - 1e-9)) for s in seconds]
         for row, length in enumerate(features.lengths):
@@ -181,8 +181,8 @@ def test_states_of_ast(tmp_path: Path) -> None:
     config = {**LAYERS, "num_mel_bins": 36, "max_length": 66}
     model = saved("ASTForAudioClassification", tmp_path, steps, **config)
     encoder = loaded(AST, tmp_path)
-    given = steps(arrays(0.5, 0.3), sampling_rate=16000, return_tensors="pt")
-    want = model.audio_spectrogram_transformer(**given)
+    inputs = steps(arrays(0.5, 0.3), sampling_rate=16000, return_tensors="pt")
+    want = model.audio_spectrogram_transformer(**inputs)
     features = encoder(**batch(encoder, 0.5, 0.3))
     assert torch.allclose(features.pooled, want.pooler_output, atol=1e-5)
     times, bands = features.grid
@@ -202,8 +202,8 @@ def test_vectors_of_clap(output: str, tmp_path: Path) -> None:
         "ClapModel", tmp_path, steps, audio_config=HTSAT, text_config=text, projection_dim=24
     )
     encoder = loaded(Clap, tmp_path, output=output)
-    given = steps(arrays(0.5, 0.3), sampling_rate=16000, return_tensors="pt")
-    want = model.audio_model(**given)
+    inputs = steps(arrays(0.5, 0.3), sampling_rate=16000, return_tensors="pt")
+    want = model.audio_model(**inputs)
     features = encoder(**batch(encoder, 0.5, 0.3))
     vector = want.pooler_output
     if output == "embedding":
@@ -236,12 +236,12 @@ def test_a_task_masks_tokens_and_nothing_else_does(tmp_path: Path) -> None:
     group(tmp_path)
     noises = ("attention_dropout", "activation_dropout", "feat_proj_dropout", "hidden_dropout")
     encoder = loaded(Wav2Vec2, tmp_path, config=dict.fromkeys((*noises, "layerdrop"), 0.0))
-    given = batch(encoder, 0.4, 0.4)
-    plain = encoder(**given)
-    assert torch.allclose(encoder.train()(**given).tokens, plain.tokens, atol=1e-6)
+    inputs = batch(encoder, 0.4, 0.4)
+    plain = encoder(**inputs)
+    assert torch.allclose(encoder.train()(**inputs).tokens, plain.tokens, atol=1e-6)
     hidden = torch.zeros_like(plain.mask)
     hidden[:, 3] = True
-    assert not torch.allclose(encoder.eval()(**given, token_mask=hidden).tokens, plain.tokens)
+    assert not torch.allclose(encoder.eval()(**inputs, token_mask=hidden).tokens, plain.tokens)
     assert "token_mask" in encoder.supports
 
 

@@ -142,8 +142,8 @@ def test_a_segment_of_a_chain_is_that_of_the_whole(
     np.testing.assert_allclose(segment.samples, whole.samples, atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "told"), [("WAV", True), ("FLAC", False), ("AIFF", False)])
-def test_six_channels_without_a_mask_are_said(kind: str, told: bool) -> None:
+@pytest.mark.parametrize(("kind", "warned"), [("WAV", True), ("FLAC", False), ("AIFF", False)])
+def test_six_channels_without_a_mask_are_said(kind: str, warned: bool) -> None:
     """Microphones and 5.1 look alike there; one channel would be left out without a word."""
     buffer = io.BytesIO()
     soundfile.write(buffer, np.stack([WAVE] * 6, 1), RATE, format=kind, subtype="PCM_16")
@@ -151,8 +151,8 @@ def test_six_channels_without_a_mask_are_said(kind: str, told: bool) -> None:
         warnings.simplefilter("always")
         read(buffer.getvalue())
     lines = [str(w.message) for w in caught if "six channels" in str(w.message)]
-    assert bool(lines) is told
-    assert not told or "channel: 0 to 5" in lines[0]
+    assert bool(lines) is warned
+    assert not warned or "channel: 0 to 5" in lines[0]
 
 
 @pytest.mark.parametrize("count", [2, 3])

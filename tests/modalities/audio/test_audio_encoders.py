@@ -45,13 +45,13 @@ def test_what_lies_in_padding_changes_nothing(name: str) -> None:
     encoder = build("audio", name)
     if not encoder.batch_invariant:
         pytest.skip("reads padding, and says so")
-    given = batch(encoder, SOUNDS)
-    key = next(k for k in given if k != "mask")
-    if "mask" not in given or given["mask"].shape != given[key].shape[:2]:
+    inputs = batch(encoder, SOUNDS)
+    key = next(k for k in inputs if k != "mask")
+    if "mask" not in inputs or inputs["mask"].shape != inputs[key].shape[:2]:
         pytest.skip("pads nothing: it hears a window of one length")
-    torn = {**given, key: given[key].clone()}
-    torn[key][~given["mask"]] = 1e4
-    assert torch.allclose(encoder(**torn).tokens, encoder(**given).tokens, atol=1e-5)
+    torn = {**inputs, key: inputs[key].clone()}
+    torn[key][~inputs["mask"]] = 1e4
+    assert torch.allclose(encoder(**torn).tokens, encoder(**inputs).tokens, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", AUDIO)
@@ -81,8 +81,8 @@ def test_torchaudios_conformer_is_torchaudios() -> None:
     encoder = build("audio", "torchaudio")
     seen: list[torch.Tensor] = []
     encoder.enter.register_forward_hook(lambda part, args, output: seen.append(output))
-    given = batch(encoder, SOUNDS)
-    features = encoder(**given)
+    inputs = batch(encoder, SOUNDS)
+    features = encoder(**inputs)
     want, lengths = encoder.model(seen[0], features.lengths)
     assert torch.equal(lengths, features.lengths)
     assert torch.allclose(features.tokens[features.mask], want[features.mask], atol=1e-6)
@@ -97,12 +97,12 @@ def test_a_bundle_is_the_model_that_torchaudio_builds() -> None:
         **{**torchaudio.pipelines.HUBERT_LARGE._params, **BUNDLE}
     ).eval()
     peer.load_state_dict(encoder.model.state_dict())
-    given = batch(encoder, SOUNDS)
-    features = encoder(**given, hidden_states=(0, 1))
-    want, lengths = peer(given["wave"], given["mask"].sum(1))
+    inputs = batch(encoder, SOUNDS)
+    features = encoder(**inputs, hidden_states=(0, 1))
+    want, lengths = peer(inputs["wave"], inputs["mask"].sum(1))
     assert torch.equal(lengths, features.lengths)
     assert torch.allclose(features.tokens[features.mask], want[features.mask], atol=1e-5)
-    hidden, _ = peer.extract_features(given["wave"], given["mask"].sum(1))
+    hidden, _ = peer.extract_features(inputs["wave"], inputs["mask"].sum(1))
     for result, state in zip(features.hidden_states, hidden[:2], strict=True):
         assert torch.allclose(result.tokens[features.mask], state[features.mask], atol=1e-5)
 

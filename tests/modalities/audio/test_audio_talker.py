@@ -44,9 +44,9 @@ def pairs(row: dict[str, Any]) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "least", "most"), [("commands", 61, 61), ("sentences", 300, 999)])
 def test_a_grammar_says_all_of_its_words_and_no_other(name: str, least: int, most: int) -> None:
-    said = {word for row in rows(name, "train") for word in row["text"].split()}
-    assert said == GRAMMARS[name].vocabulary
-    assert least <= len(said) <= most
+    words = {word for row in rows(name, "train") for word in row["text"].split()}
+    assert words == GRAMMARS[name].vocabulary
+    assert least <= len(words) <= most
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,12 +87,12 @@ def test_a_test_split_holds_out_what_it_says_and_no_more(name: str, hold: list[s
 
 def test_held_out_pairs_are_of_words_that_training_says() -> None:
     train = rows("sentences", "train")
-    said = set().union(*map(pairs, train))
+    trained = set().union(*map(pairs, train))
     words = {word for row in train for word in row["text"].split()}
     for row in rows("sentences", "test", "sentences"):
         held = held_pairs(row["text"])
         assert held
-        assert not set(held) & said
+        assert not set(held) & trained
         assert {word for pair in held for word in pair} <= words
 
 
@@ -116,25 +116,25 @@ def test_the_estimated_seconds_sort_like_the_real_ones() -> None:
 @pytest.mark.slow
 def test_a_recording_is_the_same_in_any_order_and_process() -> None:
     source = Talker(split="train", snr=10.0, count=12)
-    here = [read(source[i]["audio"]).samples for i in range(12)]
+    local = [read(source[i]["audio"]).samples for i in range(12)]
     speak.cache_clear()
     again = [read(source[i]["audio"]).samples for i in reversed(range(12))]
-    assert all(np.array_equal(a, b) for a, b in zip(here, reversed(again), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(local, reversed(again), strict=True))
     for method in ("fork", "spawn"):
         with get_context(method).Pool(1) as pool:
-            there = pool.map(read, [source[i]["audio"] for i in (3, 1)])
-        assert np.array_equal(there[0].samples, here[3])
-        assert np.array_equal(there[1].samples, here[1])
+            remote = pool.map(read, [source[i]["audio"] for i in (3, 1)])
+        assert np.array_equal(remote[0].samples, local[3])
+        assert np.array_equal(remote[1].samples, local[1])
 
 
 def test_every_variant_and_accent_can_be_heard() -> None:
     voices = [Voice("en-us", name) for name in VARIANTS]
     voices += [Voice(name, "m1") for name in ACCENTS[1:]]
-    said = [speak("seven green boxes", voice) for voice in voices]
-    assert all(utterance.rate == RATE for utterance in said)
-    loud = [np.abs(utterance.samples).max() for utterance in said]
+    utterances = [speak("seven green boxes", voice) for voice in voices]
+    assert all(utterance.rate == RATE for utterance in utterances)
+    loud = [np.abs(utterance.samples).max() for utterance in utterances]
     assert min(loud) > 1000
-    assert len({utterance.samples.tobytes() for utterance in said}) == len(voices)
+    assert len({utterance.samples.tobytes() for utterance in utterances}) == len(voices)
 
 
 @pytest.mark.parametrize("snr", [-5.0, 0.0, 10.0, 20.0])
@@ -146,9 +146,9 @@ def test_noise_has_the_stated_level(snr: float) -> None:
         assert one.texts == other.texts
         a, b = one.sound().samples[0].astype(float), other.sound().samples[0].astype(float)
         gain = (a @ b) / (a @ a)  # below 1 where the mixture would have been clipped
-        said = np.count_nonzero(a)
+        count = np.count_nonzero(a)
         noise = ((b - gain * a) ** 2).mean()
-        result = 10 * np.log10(gain**2 * (a**2).sum() / said / noise)
+        result = 10 * np.log10(gain**2 * (a**2).sum() / count / noise)
         assert result == pytest.approx(snr, abs=1.0)
 
 

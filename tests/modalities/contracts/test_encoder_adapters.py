@@ -26,9 +26,9 @@ def updates(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             yield name, parameter
 
 
-def lively(made: EncoderContract) -> Encoder:
+def lively(contract: EncoderContract) -> Encoder:
     """The encoder without branches that begin at almost nothing."""
-    encoder = made.make()
+    encoder = contract.make()
     open_zero_branches(encoder)
     for parameter in encoder.parameters():
         if parameter.detach().abs().max() < 1e-3:  # the scales of layers of ConvNeXt
@@ -36,9 +36,9 @@ def lively(made: EncoderContract) -> Encoder:
     return encoder
 
 
-def adapted(made: EncoderContract, seed: int) -> Encoder:
+def adapted(contract: EncoderContract, seed: int) -> Encoder:
     """The encoder with adapters that change something."""
-    encoder = lively(made)
+    encoder = lively(contract)
     add_adapter(encoder, {"r": 2}, "lora")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

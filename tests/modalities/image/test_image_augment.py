@@ -29,9 +29,9 @@ def test_same_generator_same_values_and_never_in_place(options: dict[str, float]
 
 def test_nothing_asked_nothing_changed() -> None:
     remaining = {"pixel_values": PICTURE, "other": torch.ones(2)}
-    given = ImageAugment()(remaining, rng())
-    assert torch.equal(given["pixel_values"], PICTURE)
-    assert given["other"] is remaining["other"]
+    result = ImageAugment()(remaining, rng())
+    assert torch.equal(result["pixel_values"], PICTURE)
+    assert result["other"] is remaining["other"]
 
 
 def test_flip_mirrors_about_half() -> None:

@@ -75,10 +75,10 @@ def test_timm_local_dir(tmp_path: Path) -> None:
     json.dumps(resolved)
     encoder = Timm(**resolved).eval()
     encoder.load()
-    given = batch(encoder, 2)
-    want = model.forward_features(given["pixel_values"])
-    assert torch.equal(encoder(**given).tokens, want[:, 1:])
-    assert torch.equal(encoder(**given).pooled, want[:, 0])
+    inputs = batch(encoder, 2)
+    want = model.forward_features(inputs["pixel_values"])
+    assert torch.equal(encoder(**inputs).tokens, want[:, 1:])
+    assert torch.equal(encoder(**inputs).pooled, want[:, 0])
     for p in tmp_path.glob("*.safetensors"):
         p.unlink()
     assert not Timm.has_pretrained_weights(section)
@@ -118,14 +118,14 @@ def test_open_clip_local_dir(name: str, options: dict[str, Any], tmp_path: Path)
     vector, tokens = OpenClipVision(**resolved), OpenClipVision(**{**resolved, "output": "tokens"})
     for encoder in (vector, tokens):
         encoder.eval().load()
-    given = batch(vector, 2)
-    want = model.encode_image(given["pixel_values"], normalize=True)
-    assert torch.equal(F.normalize(vector(**given).pooled, dim=-1), want)
-    features = tokens(**given)
+    inputs = batch(vector, 2)
+    want = model.encode_image(inputs["pixel_values"], normalize=True)
+    assert torch.equal(F.normalize(vector(**inputs).pooled, dim=-1), want)
+    features = tokens(**inputs)
     if name == "ViT-B-32":
-        assert torch.allclose(features.pooled @ model.visual.proj, vector(**given).pooled)
+        assert torch.allclose(features.pooled @ model.visual.proj, vector(**inputs).pooled)
         model.visual.output_tokens = True
-        assert torch.equal(features.tokens, model.visual(given["pixel_values"])[1])
+        assert torch.equal(features.tokens, model.visual(inputs["pixel_values"])[1])
     assert tokens.dim == features.tokens.shape[2]
 
 
@@ -144,9 +144,9 @@ def test_open_clip_coca_gives_what_encode_image_gives(tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text(text)
     encoder = OpenClipVision(f"local-dir:{tmp_path}", output="embedding").eval()
     encoder.load()
-    given = batch(encoder, 2)
-    want = model.encode_image(given["pixel_values"], normalize=True)
-    assert torch.equal(F.normalize(encoder(**given).pooled, dim=-1), want)
+    inputs = batch(encoder, 2)
+    want = model.encode_image(inputs["pixel_values"], normalize=True)
+    assert torch.equal(F.normalize(encoder(**inputs).pooled, dim=-1), want)
 
 
 TEXT = {
@@ -194,13 +194,13 @@ def test_transformers_folder(family: str, tmp_path: Path) -> None:
     for options in (resolved, section, {"name": f"local-dir:{tmp_path}"}):
         encoder = TransformersVision(**options).eval()
         encoder.load()
-        given = batch(encoder, 2)
+        inputs = batch(encoder, 2)
         want = steps(images=pictures(2), return_tensors="pt")
-        assert set(given) == set(want)
-        for key, value in given.items():
+        assert set(inputs) == set(want)
+        for key, value in inputs.items():
             assert torch.equal(value, want[key])
         output = tower(**want)
-        features = encoder(**given)
+        features = encoder(**inputs)
         skip = output.last_hidden_state.shape[1] - features.tokens.shape[1]
         assert skip == (0 if family == "siglip2" else 1)
         assert torch.equal(features.tokens, output.last_hidden_state[:, skip:])

@@ -59,27 +59,27 @@ def test_taps_and_token_masks_of_a_plain_vit() -> None:
     torch.manual_seed(0)
     encoder = Timm("vit_tiny_patch16_224", VIT, mask_token=True).eval()
     assert encoder.supports == {"hidden_states", "layer_hooks", "token_mask"}
-    given = {"pixel_values": torch.randn(2, 3, 32, 32)}
-    plain, seen = encoder(**given), []
+    inputs = {"pixel_values": torch.randn(2, 3, 32, 32)}
+    plain, seen = encoder(**inputs), []
 
     def look(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         seen.append((tokens, mask))
         return tokens
 
-    assert torch.equal(encoder(**given, layer_hooks={1: look}).tokens, plain.tokens)
-    layer = encoder(**given, hidden_states=(1,)).hidden_states[0]
+    assert torch.equal(encoder(**inputs, layer_hooks={1: look}).tokens, plain.tokens)
+    layer = encoder(**inputs, hidden_states=(1,)).hidden_states[0]
     assert torch.equal(seen[0][0], layer.tokens)
     assert torch.equal(seen[0][1], layer.mask)
-    zeroed = encoder(**given, layer_hooks={-1: lambda tokens, mask: tokens * 0})
+    zeroed = encoder(**inputs, layer_hooks={-1: lambda tokens, mask: tokens * 0})
     assert zeroed.tokens.std(1).max() < 1e-6
-    assert torch.equal(encoder(**given).tokens, plain.tokens)  # no hook stays behind
+    assert torch.equal(encoder(**inputs).tokens, plain.tokens)  # no hook stays behind
 
     mask = torch.zeros(2, 16, dtype=torch.bool)
-    assert torch.equal(encoder(**given, token_mask=mask).tokens, plain.tokens)
+    assert torch.equal(encoder(**inputs, token_mask=mask).tokens, plain.tokens)
     mask[:, 5] = True
-    other = given["pixel_values"].clone()
+    other = inputs["pixel_values"].clone()
     other[:, :, 8:16, 8:16] = 7.0  # the patch of token 5
-    hidden = encoder(**given, token_mask=mask)
+    hidden = encoder(**inputs, token_mask=mask)
     assert torch.equal(hidden.tokens, encoder(other, token_mask=mask).tokens)
     hidden.tokens.square().sum().backward()
     assert encoder.mask_token is not None
@@ -135,7 +135,7 @@ def test_a_masked_autoencoder_shows_every_patch_in_order() -> None:
     with torch.no_grad():
         features, again = encoder(pixels), encoder(pixels)
         noise = torch.arange(16.0)[None]
-        own = encoder.model(pixels, noise=noise).last_hidden_state[:, 1:]
+        expected = encoder.model(pixels, noise=noise).last_hidden_state[:, 1:]
     assert features.grid == (4, 4)
     assert torch.equal(features.tokens, again.tokens)
-    assert torch.equal(features.tokens, own)
+    assert torch.equal(features.tokens, expected)

@@ -112,9 +112,9 @@ def test_transformers(name: str) -> None:
     ours, theirs = HubProcessor(kind, options), getattr(transformers, kind)(**options)
     for picture in PICTURES[:4]:
         want = theirs(images=picture, return_tensors="pt")
-        given = ours.prepare(picture)
-        assert set(given) == set(want)
-        assert all(torch.equal(given[key], want[key][0]) for key in want)
+        sample = ours.prepare(picture)
+        assert set(sample) == set(want)
+        assert all(torch.equal(sample[key], want[key][0]) for key in want)
 
 
 def test_transformers_without_a_checkpoint_prepares_at_the_models_size() -> None:

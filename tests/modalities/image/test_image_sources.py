@@ -132,8 +132,8 @@ def test_a_caption_says_what_its_picture_shows(split: str) -> None:
             assert 0.15 <= thing["y"] <= 0.85
             centre = image[round(thing["y"] * 64), round(thing["x"] * 64)].astype(int)
             assert np.abs(centre - COLOURS[thing["colour"]]).max() <= 12
-        said = [f"a {t['size']} {t['colour']} {t['shape']}" for t in things]
-        assert row["caption"] == f" {row['relation']} ".join(said)
+        phrases = [f"a {t['size']} {t['colour']} {t['shape']}" for t in things]
+        assert row["caption"] == f" {row['relation']} ".join(phrases)
         if len(things) == 2:
             first, second = things
             dx, dy = first["x"] - second["x"], first["y"] - second["y"]

@@ -73,5 +73,5 @@ def test_dropout_keeps_one_contrast_at_least(sample: Sample) -> None:
     counts = [int(s["contrasts"].sum()) for s in remaining]
     assert min(counts) == 1 and not any(s["contrasts"][2] for s in remaining)
     for s in remaining:
-        there = s["volume"].flatten(1).any(1)
-        assert torch.equal(there, s["contrasts"])
+        present = s["volume"].flatten(1).any(1)
+        assert torch.equal(present, s["contrasts"])

@@ -179,11 +179,14 @@ def test_an_enhanced_file_is_a_series_in_one(tmp_path: Path) -> None:
     data.SharedFunctionalGroupsSequence = [shared]
     order, groups = np.random.default_rng(0).permutation(values.shape[2]), []
     for k in order:
-        own, place, scale = Dataset(), Dataset(), Dataset()
+        frame_groups, place, scale = Dataset(), Dataset(), Dataset()
         place.ImagePositionPatient = [-10.0, -20.0, 5.0 + 3 * float(k)]
         scale.RescaleSlope, scale.RescaleIntercept = 2.0, 1.0
-        own.PlanePositionSequence, own.PixelValueTransformationSequence = [place], [scale]
-        groups.append(own)
+        frame_groups.PlanePositionSequence, frame_groups.PixelValueTransformationSequence = (
+            [place],
+            [scale],
+        )
+        groups.append(frame_groups)
     data.PerFrameFunctionalGroupsSequence = groups
     data.PixelData = b"".join(np.ascontiguousarray(values[:, :, k].T).tobytes() for k in order)
     data.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)

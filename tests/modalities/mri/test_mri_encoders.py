@@ -96,11 +96,11 @@ def test_the_blocks_of_vit_b_have_its_parameters() -> None:
 
 def test_positions_of_the_same_grid_are_the_same_and_of_another_are_between() -> None:
     encoder: Any = build("mri", "vit3d")
-    own = encoder._positions(tuple(encoder.position.shape[2:]))
-    torch.testing.assert_close(own, encoder.position.flatten(2).transpose(1, 2))
+    positions = encoder._positions(tuple(encoder.position.shape[2:]))
+    torch.testing.assert_close(positions, encoder.position.flatten(2).transpose(1, 2))
     other = encoder._positions((5, 4, 3))
     assert other.shape == (1, 60, encoder.dim)
-    assert other.min() >= own.min() and other.max() <= own.max()
+    assert other.min() >= positions.min() and other.max() <= positions.max()
 
 
 def test_absent_contrasts_may_hold_anything() -> None:

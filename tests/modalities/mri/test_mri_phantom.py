@@ -72,13 +72,13 @@ def test_splits_share_no_subject() -> None:
 def test_a_volume_has_one_name_however_rows_are_cut() -> None:
     """So that it is simulated once for all recipes."""
     series, more = Phantom(**SMALL), Phantom(**{**SMALL, "subjects": 30})
-    said = Phantom(**SMALL, view="sentence")
+    sentences = Phantom(**SMALL, view="sentence")
     for index in (0, 5, 11):
         for column in ("volume", "mask"):
             name = series.cell_key(index, column)
-            assert name == more.cell_key(index, column) == said.cell_key(2 * index, column)
-        assert said.cell_key(2 * index, "sentence_mask") == series.cell_key(index, "mask")
-        assert said.cell_key(2 * index + 1, "sentence_mask") != series.cell_key(index, "mask")
+            assert name == more.cell_key(index, column) == sentences.cell_key(2 * index, column)
+        assert sentences.cell_key(2 * index, "sentence_mask") == series.cell_key(index, "mask")
+        assert sentences.cell_key(2 * index + 1, "sentence_mask") != series.cell_key(index, "mask")
     every = {series.cell_key(i, c) for i in range(len(series)) for c in ("volume", "mask")}
     assert len(every) == 2 * len(series)
     for changed in ({"seed": 7}, {"spacing": 11.0}, {"split": "test"}, {"healthy": 0.9}):

@@ -120,9 +120,11 @@ def test_a_mask_returns_to_the_sources_own_space(tmp_path: Path, name: str) -> N
     raw = read(tmp_path / "scan.nii.gz")
     sample = VolumeProcessor(size=(26, 26, 26)).prepare(raw)
     cell = read({"array": lesion, "affine": affine})
-    there = resample_mask(cell.as_tensor(), cell.affine, sample["affine"], (26, 26, 26))[0] > 0.5
-    assert int(there.sum()) == int(lesion.sum())
-    save(tmp_path / "mask.nii.gz", there, sample["affine"], raw)
+    resampled = (
+        resample_mask(cell.as_tensor(), cell.affine, sample["affine"], (26, 26, 26))[0] > 0.5
+    )
+    assert int(resampled.sum()) == int(lesion.sum())
+    save(tmp_path / "mask.nii.gz", resampled, sample["affine"], raw)
     back = nibabel.load(tmp_path / "mask.nii.gz")
     np.testing.assert_array_equal(np.asarray(back.dataobj), lesion)
     np.testing.assert_allclose(back.affine, affine, atol=1e-5)
@@ -134,10 +136,12 @@ def test_a_box_is_the_same_in_both_spaces(name: str) -> None:
     sample = VolumeProcessor(size=(26, 26, 26)).prepare(raw)
     mask = torch.zeros(raw.shape[1:], dtype=torch.bool)
     mask[3:8, 9:12, 5:9] = True
-    there = resample_mask(mask[None].float(), raw.affine, sample["affine"], (26, 26, 26))[0] > 0.5
-    own, result = box_of(mask, raw.affine), box_of(there, sample["affine"])
-    assert own is not None and result is not None
-    torch.testing.assert_close(result, own, atol=1e-3, rtol=0)
+    resampled = (
+        resample_mask(mask[None].float(), raw.affine, sample["affine"], (26, 26, 26))[0] > 0.5
+    )
+    source_box, result = box_of(mask, raw.affine), box_of(resampled, sample["affine"])
+    assert source_box is not None and result is not None
+    torch.testing.assert_close(result, source_box, atol=1e-3, rtol=0)
     assert box_of(mask & False, raw.affine) is None
 
 
@@ -146,8 +150,8 @@ def test_a_resampled_mask_returns_nearly_whole() -> None:
     sample = VolumeProcessor(size=(48, 48, 48), spacing=(1.5, 1.5, 1.5)).prepare(raw)
     mask = torch.zeros(raw.shape[1:])
     mask[10:24, 12:25, 8:20] = 1
-    there = resample_mask(mask[None], raw.affine, sample["affine"], (48, 48, 48))[0] > 0.5
-    back = to_source(there, sample["affine"], raw)
+    resampled = resample_mask(mask[None], raw.affine, sample["affine"], (48, 48, 48))[0] > 0.5
+    back = to_source(resampled, sample["affine"], raw)
     turned = read({"array": back.float().numpy(), "affine": raw.meta["original_affine"]})[0] > 0.5
     overlap = 2 * float((turned & (mask > 0.5)).sum()) / float(turned.sum() + mask.sum())
     assert overlap > 0.95

@@ -49,9 +49,9 @@ def test_every_voxel_keeps_its_place_in_the_world(tmp_path: Path, name: str, end
     assert nibabel.aff2axcodes(result.affine.numpy()) == ("R", "A", "S")
     back = np.linalg.inv(affine) @ result.affine.numpy()
     for voxel in [(0, 0, 0), (1, 2, 3), (4, 0, 2)]:
-        there = np.rint(back @ [*voxel, 1])[:3].astype(int)
-        if all(0 <= i < n for i, n in zip(there, values.shape, strict=True)):
-            assert float(result[(0, *voxel)]) == values[tuple(there)]
+        indices = np.rint(back @ [*voxel, 1])[:3].astype(int)
+        if all(0 <= i < n for i, n in zip(indices, values.shape, strict=True)):
+            assert float(result[(0, *voxel)]) == values[tuple(indices)]
     assert sorted(result.shape[1:]) == sorted(values.shape)
 
 

@@ -51,8 +51,8 @@ IMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
 }
 
 
-def saved(made: Any, path: Path) -> Path:
-    nibabel.save(made, path)
+def saved(image: Any, path: Path) -> Path:
+    nibabel.save(image, path)
     return path
 
 
@@ -68,11 +68,11 @@ def archive(folder: Path, names: dict[str, bytes]) -> Path:
     return folder / "a.zip"
 
 
-def pair(made: Any, folder: Path) -> Path:
-    header = made.header.copy()
-    halves = nibabel.Nifti1Pair(np.asarray(made.dataobj), made.affine, header)
-    if made.header.get_slope_inter() != (None, None):
-        halves.header.set_slope_inter(*made.header.get_slope_inter())
+def pair(image: Any, folder: Path) -> Path:
+    header = image.header.copy()
+    halves = nibabel.Nifti1Pair(np.asarray(image.dataobj), image.affine, header)
+    if image.header.get_slope_inter() != (None, None):
+        halves.header.set_slope_inter(*image.header.get_slope_inter())
     return saved(halves, folder / "a.img")
 
 
@@ -89,9 +89,9 @@ def mac_zip(folder: Path, path: Path) -> Path:
     return archive(folder, names)
 
 
-def halves(folder: Path, made: Any) -> Path:
+def halves(folder: Path, image: Any) -> Path:
     files = {
-        f"x/a{end}": pair(made, folder).with_suffix(end).read_bytes() for end in (".hdr", ".img")
+        f"x/a{end}": pair(image, folder).with_suffix(end).read_bytes() for end in (".hdr", ".img")
     }
     return archive(folder, files)
 

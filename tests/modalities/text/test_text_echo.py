@@ -36,7 +36,7 @@ def batch_of(encoder: CausalLM, texts: list[str]) -> dict[str, torch.Tensor]:
 
 def test_it_is_the_second_half_of_a_text_written_twice(pair: tuple[CausalLM, CausalLM]) -> None:
     echo, plain = pair
-    given = echo(**batch_of(echo, TEXTS), hidden_states=(0, -1))
+    features = echo(**batch_of(echo, TEXTS), hidden_states=(0, -1))
     for row, text in enumerate(TEXTS):
         ids = plain.processor.prepare(text)["ids"]
         twice = torch.cat([ids, ids])[None]
@@ -44,11 +44,11 @@ def test_it_is_the_second_half_of_a_text_written_twice(pair: tuple[CausalLM, Cau
             ids=twice, mask=torch.ones_like(twice, dtype=torch.bool), hidden_states=(0, -1)
         )
         length = len(ids)
-        assert int(given.mask[row].sum()) == length
-        torch.testing.assert_close(given.tokens[row, :length], known.tokens[0, length:])
-        torch.testing.assert_close(given.pooled[row], known.tokens[0, -1])
-        assert given.tokens[row, length:].eq(0).all()
-        for ours, theirs in zip(given.hidden_states, known.hidden_states, strict=True):
+        assert int(features.mask[row].sum()) == length
+        torch.testing.assert_close(features.tokens[row, :length], known.tokens[0, length:])
+        torch.testing.assert_close(features.pooled[row], known.tokens[0, -1])
+        assert features.tokens[row, length:].eq(0).all()
+        for ours, theirs in zip(features.hidden_states, known.hidden_states, strict=True):
             torch.testing.assert_close(ours.tokens[row, :length], theirs.tokens[0, length:])
 
 

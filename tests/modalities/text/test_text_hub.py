@@ -48,20 +48,22 @@ def test_bert_parity(tmp_path: Path, save_tokenizer: Save) -> None:
     theirs = BertModel(BertConfig(vocab_size=304, **SMALL)).eval()
     theirs.save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
-    own = PretrainedTokenizer(name=str(tmp_path))
-    own.fit(())
+    tokenizer = PretrainedTokenizer(name=str(tmp_path))
+    tokenizer.fit(())
     options = {"name": f"local-dir:{tmp_path}", "max_length": 64}
     assert TransformersText.has_pretrained_weights(options)
-    ours = build(TransformersText, options, tokenizer=own)
+    ours = build(TransformersText, options, tokenizer=tokenizer)
     ours.load()
 
     batch = ours.collate([ours.processor.prepare(text) for text in TEXTS])
     known = theirs(batch["ids"], batch["mask"].long(), output_hidden_states=True)
-    given = ours(**batch, hidden_states=(0, -1))
+    features = ours(**batch, hidden_states=(0, -1))
     real = batch["mask"]
-    torch.testing.assert_close(given.tokens[real], known.last_hidden_state[real], rtol=0, atol=1e-6)
-    torch.testing.assert_close(given.pooled, known.last_hidden_state[:, 0], rtol=0, atol=1e-6)
-    for layer, index in zip(given.hidden_states, (1, -1), strict=True):
+    torch.testing.assert_close(
+        features.tokens[real], known.last_hidden_state[real], rtol=0, atol=1e-6
+    )
+    torch.testing.assert_close(features.pooled, known.last_hidden_state[:, 0], rtol=0, atol=1e-6)
+    for layer, index in zip(features.hidden_states, (1, -1), strict=True):
         torch.testing.assert_close(
             layer.tokens[real], known.hidden_states[index][real], rtol=0, atol=1e-6
         )
@@ -73,15 +75,15 @@ def test_llama_parity(tmp_path: Path, bpe: BPE) -> None:
     theirs.save_pretrained(tmp_path)
     ours = build(CausalLM, {"name": str(tmp_path), "max_length": 64}, tokenizer=bpe)
     ours.load()
-    given = encoded(ours, TEXTS, hidden_states=(0,))
+    features = encoded(ours, TEXTS, hidden_states=(0,))
     for row, text in enumerate(TEXTS):
         ids = torch.tensor([bpe.encode(text, special=True)])
         known = theirs.model(ids, output_hidden_states=True)
         hidden = known.last_hidden_state[0]
-        torch.testing.assert_close(given.tokens[row, : len(hidden)], hidden, rtol=0, atol=1e-5)
-        torch.testing.assert_close(given.pooled[row], hidden[-1], rtol=0, atol=1e-5)
+        torch.testing.assert_close(features.tokens[row, : len(hidden)], hidden, rtol=0, atol=1e-5)
+        torch.testing.assert_close(features.pooled[row], hidden[-1], rtol=0, atol=1e-5)
         torch.testing.assert_close(
-            given.hidden_states[0].tokens[row, : len(hidden)],
+            features.hidden_states[0].tokens[row, : len(hidden)],
             known.hidden_states[1][0],
             rtol=0,
             atol=1e-5,
@@ -89,7 +91,7 @@ def test_llama_parity(tmp_path: Path, bpe: BPE) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "found"),
+    ("name", "parts"),
     [
         ("org/name", {"pretrained_model_name_or_path": "org/name"}),
         ("hf-hub:org/name", {"pretrained_model_name_or_path": "org/name"}),
@@ -97,8 +99,8 @@ def test_llama_parity(tmp_path: Path, bpe: BPE) -> None:
         ("local-dir:a@b", {"pretrained_model_name_or_path": "a@b"}),
     ],
 )
-def test_ways_to_write_a_place(name: str, found: dict[str, str]) -> None:
-    assert parse_repo_id(name) == found
+def test_ways_to_write_a_place(name: str, parts: dict[str, str]) -> None:
+    assert parse_repo_id(name) == parts
     options = {"name": name}
     assert CausalLM.has_pretrained_weights(options)  # it is not here, so it must be elsewhere
 

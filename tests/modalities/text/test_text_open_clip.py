@@ -73,13 +73,13 @@ def test_open_clip_parity(
     with pytest.warns(UserWarning, match="longer than the context of 16 tokens"):
         batch = ours.collate([ours.processor.prepare(text) for text in texts])
     assert torch.equal(batch["ids"], ids)
-    given = ours(**batch)
+    features = ours(**batch)
     known = theirs.encode_text(ids, normalize=True)
-    torch.testing.assert_close(nn.functional.normalize(given.pooled), known, rtol=0, atol=1e-5)
-    lengths = given.lengths.tolist()
+    torch.testing.assert_close(nn.functional.normalize(features.pooled), known, rtol=0, atol=1e-5)
+    lengths = features.lengths.tolist()
     assert lengths[2] == 3 < lengths[0] < lengths[1] == 16
     if tower in ("clip", "custom"):  # the vector is the token at the end of the text
-        torch.testing.assert_close(given.tokens[0, lengths[0] - 1], given.pooled[0])
+        torch.testing.assert_close(features.tokens[0, lengths[0] - 1], features.pooled[0])
 
 
 def test_open_clip_on_a_hub_model(tmp_path: Path, save_tokenizer: Save, save_clip: Save) -> None:
@@ -96,9 +96,9 @@ def test_open_clip_on_a_hub_model(tmp_path: Path, save_tokenizer: Save, save_cli
     name = save_clip(tmp_path, text_cfg=text)
     theirs, ours = open_clip.create_model(name).eval(), build(OpenClipText, {"name": name})
     ours.load()
-    given = encoded(ours, TEXTS)
+    features = encoded(ours, TEXTS)
     known = theirs.encode_text(open_clip.get_tokenizer(name)(TEXTS), normalize=True)
-    torch.testing.assert_close(nn.functional.normalize(given.pooled), known, rtol=0, atol=1e-5)
+    torch.testing.assert_close(nn.functional.normalize(features.pooled), known, rtol=0, atol=1e-5)
     with torch.device("meta"):
         meta = build(OpenClipText, {"name": name})
         ids = torch.zeros(2, 32, dtype=torch.long)

@@ -80,13 +80,13 @@ def test_pairs_share_their_resamples() -> None:
     assert scores.verdict(*less, drawn) == "holds"
 
 
-@pytest.mark.parametrize(("chance", "said"), [(0.0, "tie, both"), (0.95, "tie at chance")])
-def test_a_tie_counts_where_both_are_beyond_chance(chance: float, said: str) -> None:
+@pytest.mark.parametrize(("chance", "verdict"), [(0.0, "tie, both"), (0.95, "tie at chance")])
+def test_a_tie_counts_where_both_are_beyond_chance(chance: float, verdict: str) -> None:
     rng, study = np.random.default_rng(0), np.arange(40)
     one, other = (
         scores.ratio((rng.random(40) < 0.9).astype(float), study, chance=chance) for _ in range(2)
     )
-    assert scores.verdict(one, other, scores.draws(40, 400)).startswith(said)
+    assert scores.verdict(one, other, scores.draws(40, 400)).startswith(verdict)
 
 
 def test_recall_and_its_chance() -> None:
@@ -120,8 +120,8 @@ def test_masks_are_scored_as_monai_does(truth: Truth) -> None:
     rng, rows, expected = np.random.default_rng(0), [], []
     for place in range(3):
         pair = torch.from_numpy(rng.random((2, 8, 9, 7)) < 0.2)
-        said = {"scores": agreement(pair[0], pair[1], (4.0, 4.0, 6.0))}
-        rows.append(Answer(f"test-0000{place}-T2w", said, {}))
+        prediction = {"scores": agreement(pair[0], pair[1], (4.0, 4.0, 6.0))}
+        rows.append(Answer(f"test-0000{place}-T2w", prediction, {}))
         a, b = pair[:, None, None].float()
         far = compute_hausdorff_distance(a, b, percentile=95, spacing=[4.0, 4.0, 6.0])
         expected.append((float(compute_dice(a, b)), float(far)))
@@ -136,8 +136,8 @@ def test_masks_are_scored_as_monai_does(truth: Truth) -> None:
 
 def test_side_is_asked_where_it_can_be_seen(truth: Truth) -> None:
     def row(key: str, left: float, label: str) -> Answer:
-        said = {"scores": {"left": left, "none": 0.9, "right": 0.1}}
-        return Answer(key, said, {"label": label})
+        prediction = {"scores": {"left": left, "none": 0.9, "right": 0.1}}
+        return Answer(key, prediction, {"label": label})
 
     rows = [
         row("test-00000-T2w", 0.05, "left"),
@@ -179,8 +179,8 @@ def test_rows_without_a_network() -> None:
     np.testing.assert_allclose(ridge(flat, np.array([1.0, 2, 3, 6]), flat), 3.0)
     seen = rng.normal(size=(40, 3))
     np.testing.assert_allclose(ridge(seen, seen @ [1, 2, 3], seen), seen @ [1, 2, 3], atol=0.5)
-    said = logistic(seen, ["up" if row[0] > 0 else "down" for row in seen], seen)
-    right = [(row["up"] > 0.5) == (s[0] > 0) for row, s in zip(said, seen, strict=True)]
+    predictions = logistic(seen, ["up" if row[0] > 0 else "down" for row in seen], seen)
+    right = [(row["up"] > 0.5) == (s[0] > 0) for row, s in zip(predictions, seen, strict=True)]
     assert np.mean(right) > 0.9
 
 

@@ -37,10 +37,10 @@ def test_it_is_torchs_average(decay: float) -> None:
         ema_update(average, model, decay)
         reference.update_parameters(model)
     pairs = zip(average.parameters(), reference.module.parameters(), strict=True)
-    for own, other in pairs:
-        torch.testing.assert_close(own, other)
-    for own, other in zip(average.buffers(), model.buffers(), strict=True):
-        assert torch.equal(own, other)
+    for value, other in pairs:
+        torch.testing.assert_close(value, other)
+    for value, other in zip(average.buffers(), model.buffers(), strict=True):
+        assert torch.equal(value, other)
 
 
 def test_a_copy_neither_trains_nor_follows_by_itself() -> None:
@@ -48,8 +48,8 @@ def test_a_copy_neither_trains_nor_follows_by_itself() -> None:
     average, before = ema_copy(model), copy.deepcopy(model)
     moved(model)
     assert not average.training and not any(p.requires_grad for p in average.parameters())
-    for own, other in zip(average.parameters(), before.parameters(), strict=True):
-        assert torch.equal(own, other)
+    for value, other in zip(average.parameters(), before.parameters(), strict=True):
+        assert torch.equal(value, other)
 
 
 def test_modules_without_parameters_have_an_average_too() -> None:

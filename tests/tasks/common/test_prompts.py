@@ -104,8 +104,8 @@ def test_what_is_written_is_what_is_read(
             streams.append(value)
             expected.append("")
         else:
-            said = {"column": row.get(value, ""), "angle": f"<{value}>"}
-            expected[-1] += said.get(kind, value)
+            rendered = {"column": row.get(value, ""), "angle": f"<{value}>"}
+            expected[-1] += rendered.get(kind, value)
     prompt = Prompt(template)
     assert prompt.streams == tuple(streams)
     assert prompt.render(row) == expected

@@ -113,19 +113,19 @@ def test_soft_weights_touch_the_named_direction_alone() -> None:
     result = mean_loss(task, batch_of(), image=image, caption=caption, look=look)
     weights = (1 + F.cosine_similarity(look[:, None], look[None], dim=-1)) / 2
     logits = task.log_scale.exp() * l2_normalize(image) @ l2_normalize(caption).T
-    there = -(weights * logits.log_softmax(1)).sum(1) / weights.sum(1)
+    forth = -(weights * logits.log_softmax(1)).sum(1) / weights.sum(1)
     back = F.cross_entropy(logits.T, torch.arange(ROWS), reduction="none")
-    torch.testing.assert_close(result, ((there + back) / 2).mean())
+    torch.testing.assert_close(result, ((forth + back) / 2).mean())
     result.backward()
     assert look.grad is None
 
 
 def test_soft_targets_keep_their_promises() -> None:
-    own = l2_normalize(some(0)).detach()
+    vectors = l2_normalize(some(0)).detach()
     same = torch.eye(ROWS, dtype=torch.bool)
-    weights = cwcl_targets(own, own, same)
+    weights = cwcl_targets(vectors, vectors, same)
     torch.testing.assert_close(weights.sum(1), torch.ones(ROWS))
-    twins = torch.stack([own[0], own[0], -own[0]])
+    twins = torch.stack([vectors[0], vectors[0], -vectors[0]])
     weights = cwcl_targets(twins, twins, torch.eye(3, dtype=torch.bool))
     torch.testing.assert_close(weights, torch.tensor([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1.0]]))
     logits = some(3, ROWS, ROWS)
@@ -138,21 +138,24 @@ def test_soft_targets_keep_their_promises() -> None:
 def test_teachers_add_the_distance_to_the_mean_of_their_cosines() -> None:
     image, caption = some(0), some(1)
     names = [{"image": f"image{i}", "caption": f"caption{i}"} for i in (1, 2)]
-    given = {name: some(5 + i, dim=9) for i, name in enumerate(("image1", "caption1"))}
-    given |= {name: some(8 + i, dim=5) for i, name in enumerate(("image2", "caption2"))}
+    teachers = {name: some(5 + i, dim=9) for i, name in enumerate(("image1", "caption1"))}
+    teachers |= {name: some(8 + i, dim=5) for i, name in enumerate(("image2", "caption2"))}
     task = made(teachers=names, teacher_weight=3.0)
     batch = batch_of()
-    loss = task.loss(batch, contexts(task, image=image, caption=caption, **given))
+    loss = task.loss(batch, contexts(task, image=image, caption=caption, **teachers))
     plain = mean_loss(made(), batch, image=image, caption=caption)
     mean = (
-        sum(l2_normalize(given[f"image{i}"]) @ l2_normalize(given[f"caption{i}"]).T for i in (1, 2))
+        sum(
+            l2_normalize(teachers[f"image{i}"]) @ l2_normalize(teachers[f"caption{i}"]).T
+            for i in (1, 2)
+        )
         / 2
     )
     extra = F.smooth_l1_loss(l2_normalize(image) @ l2_normalize(caption).T, mean)
     torch.testing.assert_close(loss.total / ROWS, plain + 3 * extra)
     torch.testing.assert_close(loss.parts["teachers"] / ROWS, extra.detach())
     loss.total.backward()
-    assert all(vector.grad is None for vector in given.values())
+    assert all(vector.grad is None for vector in teachers.values())
 
 
 def test_a_teacher_that_is_the_student_adds_nothing() -> None:

@@ -137,10 +137,10 @@ def test_what_is_written_names_the_nearest_answers(monkeypatch: pytest.MonkeyPat
     rows = built.answers(keys)
     scores = image @ caption.T
     for i, row in enumerate(rows):
-        said = row["image_to_caption"]
+        prediction = row["image_to_caption"]
         order = scores[i].argsort(descending=True)[:5].tolist()
-        assert said["nearest"] == [keys[index] for index in order]
-        assert said["rank"] == 1 + int((scores[i] > scores[i, i]).sum())
+        assert prediction["nearest"] == [keys[index] for index in order]
+        assert prediction["rank"] == 1 + int((scores[i] > scores[i, i]).sum())
 
 
 def test_a_long_split_takes_little_memory() -> None:

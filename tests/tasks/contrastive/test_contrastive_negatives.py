@@ -53,8 +53,8 @@ def both_ways(vectors: dict[str, Tensor], negatives: Sequence[str], **options: A
     """Their loss is of one direction; only passages have hard negatives."""
     query, passage = vectors["query"], vectors["passage"]
     hard = [vectors[name] for name in negatives]
-    there = theirs("MultipleNegativesRankingLoss", [query, passage, *hard], **options)
-    return (there + theirs("MultipleNegativesRankingLoss", [passage, query], **options)) / 2
+    forth = theirs("MultipleNegativesRankingLoss", [query, passage, *hard], **options)
+    return (forth + theirs("MultipleNegativesRankingLoss", [passage, query], **options)) / 2
 
 
 @pytest.mark.parametrize("negatives", [(), ("wrong",), ("wrong", "worse")])

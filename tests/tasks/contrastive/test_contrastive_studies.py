@@ -43,8 +43,8 @@ def volume() -> Tensor:
 @pytest.fixture
 def report() -> Tensor:
     """One report a study: rows of a study have the same vector."""
-    own = dict(zip("abc", some(1), strict=False))
-    return torch.stack([own[study] for study in STUDIES])
+    vectors_of_studies = dict(zip("abc", some(1), strict=False))
+    return torch.stack([vectors_of_studies[study] for study in STUDIES])
 
 
 def test_the_order_of_the_batch_is_nothing(volume: Tensor, report: Tensor) -> None:
@@ -78,10 +78,12 @@ def test_a_model_that_says_nothing_pays_the_log_of_the_batch(studies: list[str])
 
 def test_a_perfect_match_of_studies_pays_the_log_of_their_series() -> None:
     """Orthonormal studies: a row's target is shared by the series of its study."""
-    own = torch.eye(DIM)[[ord(study) - ord("a") for study in STUDIES]]
+    vectors = torch.eye(DIM)[[ord(study) - ord("a") for study in STUDIES]]
     counts = Counter(STUDIES)
     expected = sum(math.log(counts[study]) for study in STUDIES) / ROWS
-    assert float(loss_of(STUDIES, own, own, temperature=0.01)) == pytest.approx(expected, abs=1e-5)
+    assert float(loss_of(STUDIES, vectors, vectors, temperature=0.01)) == pytest.approx(
+        expected, abs=1e-5
+    )
     one = torch.eye(ROWS, DIM)
     assert float(loss_of(list("uvwxyz"), one, one, temperature=0.01)) < 1e-6
 

@@ -67,11 +67,11 @@ def test_accuracy_is_the_share_of_rows_nearest_to_their_class(classes: list[str]
 
 
 def test_a_tie_is_wrong_and_no_label_no_number() -> None:
-    said = ZeroShot.read(SAID, ["image", "caption"])
+    zero_shot = ZeroShot.read(SAID, ["image", "caption"])
     rows = torch.randn(4, 8)
-    tied = said.score(rows, ["a", "b", "a", "b"], lambda _, texts: torch.ones(len(texts), 8))
+    tied = zero_shot.score(rows, ["a", "b", "a", "b"], lambda _, texts: torch.ones(len(texts), 8))
     assert tied["zero_shot_accuracy"] == 0
-    assert math.isnan(said.score(rows, [None] * 4, embed)["zero_shot_accuracy"])
+    assert math.isnan(zero_shot.score(rows, [None] * 4, embed)["zero_shot_accuracy"])
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_a_tie_is_wrong_and_no_label_no_number() -> None:
     ],
 )
 def test_a_section_that_makes_no_sense_is_refused(change: dict[str, Any], words: str) -> None:
-    said = {k: v for k, v in {**SAID, **change}.items() if v is not None}
+    section = {k: v for k, v in {**SAID, **change}.items() if v is not None}
     with pytest.raises(ValueError, match=words):
-        Contrastive(streams=["image", "caption"], zero_shot=said)
+        Contrastive(streams=["image", "caption"], zero_shot=section)
 
 
 def test_a_class_that_is_not_named_is_refused() -> None:
-    said = ZeroShot.read({**SAID, "classes": CLASSES}, ["image", "caption"])
+    zero_shot = ZeroShot.read({**SAID, "classes": CLASSES}, ["image", "caption"])
     with pytest.raises(ValueError, match="a row is of 'dog', which is not among circle"):
-        said.score(torch.randn(1, 8), ["dog"], embed)
+        zero_shot.score(torch.randn(1, 8), ["dog"], embed)

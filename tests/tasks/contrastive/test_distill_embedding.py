@@ -37,8 +37,8 @@ def task(**options: Any) -> EmbeddingDistillation:
     return EmbeddingDistillation(student="speech", teacher="text", **options)
 
 
-def value(made: EmbeddingDistillation, streams: Any) -> torch.Tensor:
-    return made.loss(batch(), streams).total
+def value(distillation: EmbeddingDistillation, streams: Any) -> torch.Tensor:
+    return distillation.loss(batch(), streams).total
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -61,11 +61,11 @@ def test_lengths_matter_to_mse_alone(make_streams: Any) -> None:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_teacher_gets_no_gradient(make_streams: Any, loss: Any) -> None:
-    own, goal = vectors(1).requires_grad_(), vectors(2).requires_grad_()
-    streams = {"speech": features(own), "text": features(goal)}
+    predicted, goal = vectors(1).requires_grad_(), vectors(2).requires_grad_()
+    streams = {"speech": features(predicted), "text": features(goal)}
     value(task(loss=loss), StubContext(streams, teachers=("text",))).backward()
-    assert own.grad is not None
-    assert (own.grad.abs().sum(1) > 0).all()
+    assert predicted.grad is not None
+    assert (predicted.grad.abs().sum(1) > 0).all()
     assert goal.grad is None
 
 
@@ -76,36 +76,42 @@ def test_what_stands_in_the_padding_changes_nothing(
     built = task(loss=loss)
     pair = {"speech": make_ragged(ROWS, 5), "text": make_ragged(ROWS, 4, seed=1)}
     longer = {}
-    for name, given in pair.items():
-        tokens = torch.where(given.mask[..., None], given.tokens, torch.randn_like(given.tokens))
-        more = torch.randn(ROWS, 3, given.dim)
-        mask = F.pad(given.mask, (0, 3))
+    for name, stream_features in pair.items():
+        tokens = torch.where(
+            stream_features.mask[..., None],
+            stream_features.tokens,
+            torch.randn_like(stream_features.tokens),
+        )
+        more = torch.randn(ROWS, 3, stream_features.dim)
+        mask = F.pad(stream_features.mask, (0, 3))
         longer[name] = Features(torch.cat([tokens, more], 1), mask)
     torch.testing.assert_close(
         value(built, make_streams(**longer)), value(built, make_streams(**pair))
     )
 
 
-def scores(own: torch.Tensor, goal: torch.Tensor, made: EmbeddingDistillation, **row: Any) -> Any:
-    rows = [{k: v[i] for k, v in row.items()} for i in range(len(own))]
-    targets = prepare_batch(made, rows).references
-    metrics = made.metrics()
+def scores(
+    predicted: torch.Tensor, goal: torch.Tensor, distillation: EmbeddingDistillation, **row: Any
+) -> Any:
+    rows = [{k: v[i] for k, v in row.items()} for i in range(len(predicted))]
+    targets = prepare_batch(distillation, rows).references
+    metrics = distillation.metrics()
     for part in (slice(0, 2), slice(2, None)):  # batch by batch
         result = [
             {"speech": a.tolist(), "text": b.tolist()}
-            for a, b in zip(own[part], goal[part], strict=True)
+            for a, b in zip(predicted[part], goal[part], strict=True)
         ]
         metrics.update(result, targets[part])
     return metrics.compute()
 
 
 def test_metrics_are_means_over_all_rows() -> None:
-    own, goal = vectors(3), vectors(4)
-    result = scores(own, goal, task())
-    assert result["mse"] == pytest.approx(float(F.mse_loss(own, goal)), rel=1e-5)
-    cosines = F.cosine_similarity(own, goal)
+    predicted, goal = vectors(3), vectors(4)
+    result = scores(predicted, goal, task())
+    assert result["mse"] == pytest.approx(float(F.mse_loss(predicted, goal)), rel=1e-5)
+    cosines = F.cosine_similarity(predicted, goal)
     assert result["cosine"] == pytest.approx(float(cosines.mean()), rel=1e-4)
-    nearest = (F.normalize(own) @ F.normalize(goal).T).argmax(1)
+    nearest = (F.normalize(predicted) @ F.normalize(goal).T).argmax(1)
     wrong = (nearest != torch.arange(ROWS)).float().mean()
     assert result["xsim"] == pytest.approx(float(wrong))
     assert result["speech_to_text_recall@1"] == pytest.approx(1 - result["xsim"])

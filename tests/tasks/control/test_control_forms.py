@@ -57,10 +57,10 @@ def test_no_foreign_id_is_ever_said(join: Any, rows: Any, case: str, kind: str) 
     """However much the decoder would like to say something else."""
     joined = join(case, kind)
     mapped = getattr(joined.task.action_decoder, "map", None)
-    own = set() if mapped is None else set(mapped.own)
+    own_ids = set() if mapped is None else set(mapped.own)
     with torch.no_grad():
         head = copy.deepcopy(joined.backbone.head.weight)
-        foreign = [i for i in range(len(head)) if i not in own and i != 1]
+        foreign = [i for i in range(len(head)) if i not in own_ids and i != 1]
         joined.backbone.head.weight[foreign] = 50 * torch.sign(torch.randn(len(foreign), 32))
     for one in joined.predict(rows()):
         assert all(0 <= token < joined.tokenizer.size for token in one["tokens"])
@@ -72,18 +72,18 @@ def test_generation_is_the_most_likely_token_after_each_other(
 ) -> None:
     joined, data = join(case).eval(), rows(3)
     form, context = joined.task.action_decoder, context_of(join(case), data)
-    said = form.generate(context, joined.backbone)
-    ids = form.map.ids[said]
+    generated = form.generate(context, joined.backbone)
+    ids = form.map.ids[generated]
     mask = torch.ones_like(ids, dtype=torch.bool)
     hidden = joined.backbone.teacher_force(context, ids, mask, form.attention)
-    assert torch.equal(joined.backbone.logits(hidden, form.map.ids).argmax(-1), said)
+    assert torch.equal(joined.backbone.logits(hidden, form.map.ids).argmax(-1), generated)
 
 
 def test_a_sequence_that_means_nothing_is_said_to(join: Any, rows: Any, monkeypatch: Any) -> None:
     joined = join("fast")
     whole = joined.tokenizer.encode(torch.tensor(rows(1)[0]["action"])[None])[0]
-    said = [whole, whole[:1]]
-    monkeypatch.setattr(joined.task.action_decoder, "generate", lambda *_: said)
+    sequences = [whole, whole[:1]]
+    monkeypatch.setattr(joined.task.action_decoder, "generate", lambda *_: sequences)
     good, bad = joined.predict(rows(2))
     assert "undecodable" not in good
     assert bad["undecodable"] is True
@@ -138,9 +138,9 @@ def test_the_latent_is_drawn_in_training_and_zero_in_prediction(join: Any, rows:
     assert len(drawn) == 3
     assert joined.eval().loss(data).total == joined.loss(data).total
     form, context = joined.task.action_decoder, context_of(joined, data)
-    said = form.generate(context, joined.backbone)
+    generated = form.generate(context, joined.backbone)
     zero = form.regress(context, joined.backbone, torch.zeros(len(data), 3))
-    torch.testing.assert_close(said, zero)
+    torch.testing.assert_close(generated, zero)
     other = form.regress(context, joined.backbone, torch.full((len(data), 3), 5.0))
     assert not torch.allclose(other, zero, atol=1e-3)
 

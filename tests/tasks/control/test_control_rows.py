@@ -96,23 +96,23 @@ def test_a_pinned_start_is_asked_for_and_kept(join: Any, rows: Any) -> None:
     first = [{**row, "previous_action": None} for row in data]
     for row in first:
         del row["previous_action"]
-    own = [one["actions"][0] for one in joined.predict(first)]
-    np.testing.assert_allclose(own, [row["action"][0] for row in data], atol=1e-6)
+    starts = [one["actions"][0] for one in joined.predict(first)]
+    np.testing.assert_allclose(starts, [row["action"][0] for row in data], atol=1e-6)
     with pytest.raises(ValueError, match="row '0': the tokenizer begins at the action executed"):
         joined.predict([{k: row[k] for k in ("state", "word")} for row in data])
 
 
 def scored(
-    tokenizer: Any, found: np.ndarray, expected: np.ndarray, padding: Any
+    tokenizer: Any, predicted: np.ndarray, expected: np.ndarray, padding: Any
 ) -> dict[str, float]:
     metrics = ActionMetrics(tokenizer)
     for part in (slice(0, 2), slice(2, None)):
-        chunk = Chunk(torch.tensor(found[part]).float(), torch.tensor(padding[part]))
+        chunk = Chunk(torch.tensor(predicted[part]).float(), torch.tensor(padding[part]))
         tokens = tokenizer.encode(chunk.actions, padding=chunk.padding).tolist()
-        said = zip(found[part].tolist(), tokens, strict=True)
+        scored_rows = zip(predicted[part].tolist(), tokens, strict=True)
         targets = zip(expected[part].tolist(), padding[part].tolist(), strict=True)
         metrics.update(
-            [{"actions": a, "tokens": t} for a, t in said],
+            [{"actions": a, "tokens": t} for a, t in scored_rows],
             [{"actions": a, "padding": p} for a, p in targets],
         )
     return metrics.compute()

@@ -28,9 +28,11 @@ class Pair:
     def __init__(self, letters: Any, make_streams: Any, **options: Any) -> None:
         torch.manual_seed(0)
         self.chunk, self.tokenizer = ChunkStatistics(), BSplineTokenizer(num_basis=5, degree=3)
-        own: Any = {"tokenizer": self.tokenizer, "chunk": self.chunk}
-        self.expert = ActionRegression(input="state", **own)
-        self.student = ActionDistillation(prompt="<image> {word}", expert="state", **own, **options)
+        parts: Any = {"tokenizer": self.tokenizer, "chunk": self.chunk}
+        self.expert = ActionRegression(input="state", **parts)
+        self.student = ActionDistillation(
+            prompt="<image> {word}", expert="state", **parts, **options
+        )
         time = np.linspace(0, 1, STEPS)
         chunks = [np.stack([a * time, time**2 - a], 1) for a in np.linspace(-1, 1, 6)]
         self.rows = [{"action": c.astype(np.float32), "word": "go"} for c in chunks]
@@ -120,6 +122,6 @@ def test_the_student_learns(pair: Any, options: dict[str, float], part: str) -> 
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], line: str) -> None:
-    said: Any = {"prompt": "<image>", "expert": "state", **options}
+    arguments: Any = {"prompt": "<image>", "expert": "state", **options}
     with pytest.raises(ValueError, match=line):
-        ActionDistillation(tokenizer=BSplineTokenizer(), chunk=ChunkStatistics(), **said)
+        ActionDistillation(tokenizer=BSplineTokenizer(), chunk=ChunkStatistics(), **arguments)

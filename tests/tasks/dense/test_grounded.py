@@ -85,9 +85,14 @@ def test_with_focus_the_surest_uncovered_tokens_weigh_most() -> None:
 
     total = torch.zeros(())
     for i, other in ((0, 1), (1, 0)):
-        own = logits[i, i]
+        row_logits = logits[i, i]
         total = (
-            total + (F.softplus(-own[covered[i]]).mean() + hardest(own, real[i] & ~covered[i])) / 2
+            total
+            + (
+                F.softplus(-row_logits[covered[i]]).mean()
+                + hardest(row_logits, real[i] & ~covered[i])
+            )
+            / 2
         )
         total = total + hardest(logits[i, other], real[other]) / 2
     torch.testing.assert_close(task.loss(batch, encode).total, total)
@@ -159,9 +164,9 @@ def test_it_learns_to_point() -> None:
     chosen = [[0], [7], [13], [20]]
     batch, encode = case(chosen)
     task = Grounding(**OPTIONS)
-    scan, said = encode("scan"), encode("said")
-    free = [scan.tokens, said.pooled, *task.parameters()]
-    assert said.pooled is not None
+    scan, sentence = encode("scan"), encode("said")
+    free = [scan.tokens, sentence.pooled, *task.parameters()]
+    assert sentence.pooled is not None
     optimizer = torch.optim.Adam([p for p in free if p is not None], lr=0.05)
     for _ in range(60):
         loss = task.loss(batch, encode)
@@ -202,20 +207,20 @@ def test_a_map_lies_over_the_volume_that_was_read(tmp_path: Path) -> None:
     encode = StubContext(features)
     task = Grounding(input="scan", text="said", dim=2)
     batch = Batch("it", ["a"], [{}], features=features)
-    (said,) = task.predict(batch, encode)
-    assert said["hit"]
+    (prediction,) = task.predict(batch, encode)
+    assert prediction["hit"]
     low, high = torch.tensor(row["box"]()).split(3)
-    peak = torch.tensor(said["peak"])
+    peak = torch.tensor(prediction["peak"])
     assert ((low - 24 < peak) & (peak < high + 24)).all()  # half a token of 48 mm
-    values, matrix = task.export_maps(said)["map"]
+    values, matrix = task.export_maps(prediction)["map"]
     source = read(row["volume"])
     save(tmp_path / "map.nii.gz", values, matrix, source)
     written = nibabel.load(tmp_path / "map.nii.gz")
     assert written.shape == tuple(source.meta["original_shape"])
     np.testing.assert_allclose(written.affine, source.meta["original_affine"], atol=1e-4)
     brightest = np.unravel_index(np.argmax(written.get_fdata()), written.shape)
-    there = nibabel.affines.apply_affine(written.affine, brightest)
-    assert np.abs(there - peak.numpy()).max() < 12
+    place = nibabel.affines.apply_affine(written.affine, brightest)
+    assert np.abs(place - peak.numpy()).max() < 12
 
 
 def _said(vector: list[float]) -> Features:

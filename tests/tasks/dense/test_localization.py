@@ -45,9 +45,11 @@ def test_the_loss_is_its_formula() -> None:
     result = raw[..., 1:].sigmoid()
     near = (result - world_to_cxcywh(box[None], unit)).abs().sum()
     over = box_giou(cxcywh_to_world(result, unit)[0], box)[0, 0]
-    there = F.binary_cross_entropy_with_logits(raw[0, 0, 0], torch.tensor(1.0))
+    presence = F.binary_cross_entropy_with_logits(raw[0, 0, 0], torch.tensor(1.0))
     loss = task.loss(batch, StubContext(lambda *_: features))
-    torch.testing.assert_close(loss.total, 5 * near + 2 * (1 - over) + there, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        loss.total, 5 * near + 2 * (1 - over) + presence, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 0, 2]])

@@ -89,8 +89,8 @@ def test_padded_tokens_count_for_nothing() -> None:
     other[1, 4:] = ~other[1, 4:]
     batch, encode = ask(task, volume.replace(tokens=noise), masks_of(other))
     torch.testing.assert_close(task.loss(batch, encode).total, known)
-    said = task.predict(batch, encode)
-    assert not decode_rle(said[1]["mask"])[0][4:].any()
+    predictions = task.predict(batch, encode)
+    assert not decode_rle(predictions[1]["mask"])[0][4:].any()
 
 
 def test_scores_are_monai_s_in_mm() -> None:
@@ -155,17 +155,17 @@ def test_it_learns_a_mask_and_scores_it_in_its_own_space(axes: int) -> None:
     volume, task = volume.replace(tokens=volume.tokens * 0.1 + code), task_of(axes)
     batch, encode = ask(task, volume, masks_of(expected))
     fit(task, batch, encode, 1e-2, 60)
-    said, metrics = task.predict(batch, encode), task.metrics()
-    assert json.loads(json.dumps(said)) == said
-    metrics.update(said, batch.references)
+    predictions, metrics = task.predict(batch, encode), task.metrics()
+    assert json.loads(json.dumps(predictions)) == predictions
+    metrics.update(predictions, batch.references)
     assert metrics.compute()["dice"] > 0.95
-    voxels = decode_rle(said[0]["mask"])[0].sum()
-    assert said[0]["size"] == pytest.approx(float(voxels))  # voxels of 1 x 1 x 1
+    voxels = decode_rle(predictions[0]["mask"])[0].sum()
+    assert predictions[0]["size"] == pytest.approx(float(voxels))  # voxels of 1 x 1 x 1
 
 
-@pytest.mark.parametrize(("prior", "found"), [(0.01, True), (0.5, False)])
+@pytest.mark.parametrize(("prior", "learned"), [(0.01, True), (0.5, False)])
 def test_a_small_mask_is_given_up_by_a_head_that_begins_at_a_half(
-    prior: float, found: bool
+    prior: float, learned: bool
 ) -> None:
     grid = (6, 6, 6)
     place = torch.randint(216, (8,), generator=torch.Generator().manual_seed(3))
@@ -178,15 +178,15 @@ def test_a_small_mask_is_given_up_by_a_head_that_begins_at_a_half(
     batch, encode = ask(task, volume, masks_of(fine))
     fit(task, batch, encode, 3e-3, 120)
     rows = task.predict(batch, encode)
-    assert (sum(row["scores"]["dice"] for row in rows) / 8 > 0.3) is found
+    assert (sum(row["scores"]["dice"] for row in rows) / 8 > 0.3) is learned
 
 
 def test_without_the_answer_it_predicts_and_does_not_score() -> None:
     task, volume = task_of(), tokens_of(2)
     batch, encode = ask(task, volume, None)
-    said = task.predict(batch, encode)
-    assert all("scores" not in row for row in said)
-    values, matrix = task.export_maps(said[0])["mask"]
+    predictions = task.predict(batch, encode)
+    assert all("scores" not in row for row in predictions)
+    values, matrix = task.export_maps(predictions[0])["mask"]
     assert tuple(values.shape) == FINE
     torch.testing.assert_close(matrix[:3, 3], torch.full((3,), 5.0))
 

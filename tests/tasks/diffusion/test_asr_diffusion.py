@@ -105,8 +105,8 @@ def test_without_priors_a_canvas_is_the_text_and_its_end(seed: int) -> None:
 
 def test_with_a_prior_training_sees_what_decoding_begins_with() -> None:
     """Its sure words stand where decoding has them; nothing else is given."""
-    said = [10, 11, 12, 13, 14]
-    result = Draft("", said, [1.0, 1.0, 0.2, 1.0, 1.0], [0, 1, 2, 3, 4])
+    ids = [10, 11, 12, 13, 14]
+    result = Draft("", ids, [1.0, 1.0, 0.2, 1.0, 1.0], [0, 1, 2, 3, 4])
     truth = [10, 20, 12, 13, 14]
     start = make_initial_canvas([layout_draft(result, LAYOUT)], SPECIAL)
     wrong_shown = 0
@@ -114,13 +114,13 @@ def test_with_a_prior_training_sees_what_decoding_begins_with() -> None:
         draws = torch.Generator().manual_seed(seed)
         built = make_training_canvas([truth], [result], LAYOUT, 16, SPECIAL, draws)
         assert built.ids.shape == start.ids.shape and torch.equal(built.real, start.real)
-        given = start.drafted[0]
-        assert built.hidden[0][given].sum() <= 1  # the wrong one, where verification took it back
+        drafted = start.drafted[0]
+        assert built.hidden[0][drafted].sum() <= 1  # the wrong one, where verification took it back
         right = built.ids[0] == built.target[0]
-        wrong = given & ~right & ~built.hidden[0]
+        wrong = drafted & ~right & ~built.hidden[0]
         wrong_shown += int(wrong.sum())
         assert built.weight[0][wrong].gt(0).all()  # a loss on visible wrong tokens
-        sure = given & (start.ids[0] == built.target[0])
+        sure = drafted & (start.ids[0] == built.target[0])
         assert torch.equal(built.ids[0][sure], start.ids[0][sure]) and int(sure.sum()) == 3
     assert 0 < wrong_shown < 20
 

@@ -14,12 +14,12 @@ from sensorium.tasks.diffusion.sampler import Canvas, Denoised, Predict, Sampler
 SIZE, MASK, EOS = 30, 29, 1
 
 
-def canvas(rows: Sequence[Sequence[int]], given: bool = True, least: int = 0) -> Canvas:
+def canvas(rows: Sequence[Sequence[int]], fixed: bool = True, least: int = 0) -> Canvas:
     """Rows of ids; `MASK` is open, anything else was given."""
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], True, EOS)
     real = torch.arange(ids.shape[1]) < torch.tensor([len(r) for r in rows])[:, None]
     open_ = (ids == MASK) & real
-    known = (real & ~open_) if given else torch.zeros_like(real)
+    known = (real & ~open_) if fixed else torch.zeros_like(real)
     return Canvas(ids, real, open_, known, torch.full((len(rows),), least))
 
 
@@ -33,13 +33,15 @@ class Oracle:
         self.seen: list[Tensor] = []
         self.asked: list[Tensor] = []
 
-    def __call__(self, ids: Tensor, real: Tensor, wanted: Tensor) -> Tensor:
+    def __call__(self, ids: Tensor, real: Tensor, requested: Tensor) -> Tensor:
         self.seen.append(ids.clone())
-        self.asked.append(wanted.clone())
+        self.asked.append(requested.clone())
         width = ids.shape[1]
-        share = self.sure[:, :width][wanted][:, None]
+        share = self.sure[:, :width][requested][:, None]
         others = (1 - share) / (SIZE - 1)
-        result = others.expand(-1, SIZE).scatter(1, self.truth[:, :width][wanted][:, None], share)
+        result = others.expand(-1, SIZE).scatter(
+            1, self.truth[:, :width][requested][:, None], share
+        )
         return result.log()
 
 
@@ -71,9 +73,9 @@ def test_what_was_revealed_never_changes() -> None:
     generator = torch.Generator().manual_seed(0)
     seen: list[Tensor] = []
 
-    def fickle(ids: Tensor, real: Tensor, wanted: Tensor) -> Tensor:
+    def fickle(ids: Tensor, real: Tensor, requested: Tensor) -> Tensor:
         seen.append(ids.clone())
-        return torch.randn(int(wanted.sum()), SIZE - 1, generator=generator)
+        return torch.randn(int(requested.sum()), SIZE - 1, generator=generator)
 
     run(fickle, canvas([[MASK] * 12, [MASK] * 9]), threshold=0.2)
     assert len(seen) > 3

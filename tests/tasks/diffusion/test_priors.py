@@ -118,10 +118,10 @@ def test_the_truth_comes_back_wherever_it_fits() -> None:
     rng, whole = random.Random(0), 0
     for _ in range(300):
         truth = [rng.randrange(10, 30) for _ in range(rng.randrange(1, 15))]
-        said = [t if rng.random() < 0.8 else rng.randrange(10, 30) for t in truth]
-        said = [t for t in said if rng.random() < 0.9]
-        doubtful = {i for i in range(len(said)) if rng.random() < 0.3}
-        slots = layout_draft(prior(said, doubtful), layout(length_margin=8))
+        hypothesis = [t if rng.random() < 0.8 else rng.randrange(10, 30) for t in truth]
+        hypothesis = [t for t in hypothesis if rng.random() < 0.9]
+        doubtful = {i for i in range(len(hypothesis)) if rng.random() < 0.3}
+        slots = layout_draft(prior(hypothesis, doubtful), layout(length_margin=8))
         expected, learned = align_targets(slots, truth, EOS, GAP)
         assert len(expected) == len(learned) == len(slots.tokens)
         if all(learned) and EOS in expected:

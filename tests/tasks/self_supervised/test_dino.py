@@ -103,8 +103,8 @@ def test_the_loss_is_what_the_paper_says() -> None:
         against = {"global0": [1], "global1": [0], "local0": [0, 1], "local1": [0, 1]}
         for view, others in against.items():
             options = {"token_mask": encode.masks[view]} if view in encode.masks else {}
-            said = task.student["vector"](encode("scan.encoder", view, **options).pool())
-            terms += [cross_entropy(said, goals[other], 0.1).sum() for other in others]
+            student = task.student["vector"](encode("scan.encoder", view, **options).pool())
+            terms += [cross_entropy(student, goals[other], 0.1).sum() for other in others]
     torch.testing.assert_close(loss.total, torch.stack(terms).mean())
 
 

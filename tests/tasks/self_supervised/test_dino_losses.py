@@ -58,9 +58,9 @@ def test_what_is_not_real_counts_for_nothing_in_sinkhorn() -> None:
 
 
 def test_cross_entropy_is_torchs_and_least_at_the_teachers_own() -> None:
-    said, goal = some(6, 4), losses.sinkhorn(cosines(6, 4), 0.1)
-    mine = losses.cross_entropy(said, goal, 0.1)
-    torch.testing.assert_close(mine, F.cross_entropy(said / 0.1, goal, reduction="none"))
+    prediction, goal = some(6, 4), losses.sinkhorn(cosines(6, 4), 0.1)
+    mine = losses.cross_entropy(prediction, goal, 0.1)
+    torch.testing.assert_close(mine, F.cross_entropy(prediction / 0.1, goal, reduction="none"))
     least = losses.cross_entropy(goal.log() * 0.1, goal, 0.1)
     torch.testing.assert_close(least, losses.entropy(goal))
     assert (least <= mine).all()
@@ -110,8 +110,8 @@ def test_an_average_follows_by_its_momentum_and_never_trains() -> None:
     ema_update(average, module, 0.9)
     for now, before in zip(average.parameters(), begin, strict=True):
         torch.testing.assert_close(now, before + 0.1)
-    for now, own in zip(average.buffers(), module.buffers(), strict=True):
-        assert torch.equal(now, own)
+    for now, expected in zip(average.buffers(), module.buffers(), strict=True):
+        assert torch.equal(now, expected)
     ema_update(average, module, 1.0)
     torch.testing.assert_close(next(average.parameters()), begin[0] + 0.1)
 
@@ -166,11 +166,13 @@ def test_a_crop_of_a_volume_keeps_its_place_in_the_world() -> None:
     assert {k: tuple(v.shape) for k, v in built.items()} == {
         "volume": (3, 5, 4, 6), "inside": (5, 4, 6), "contrasts": (3,), "affine": (4, 4)
     }  # fmt: skip
-    own = torch.stack(torch.meshgrid(*(torch.arange(n) for n in (5, 4, 6)), indexing="ij")).float()
-    there = torch.einsum("ij,jxyz->ixyz", built["affine"][:3, :3], own)
-    there = there + built["affine"][:3, 3, None, None, None]
+    expected = torch.stack(
+        torch.meshgrid(*(torch.arange(n) for n in (5, 4, 6)), indexing="ij")
+    ).float()
+    other_side = torch.einsum("ij,jxyz->ixyz", built["affine"][:3, :3], expected)
+    other_side = other_side + built["affine"][:3, 3, None, None, None]
     middle = (slice(None), slice(1, -1), slice(1, -1), slice(1, -1))  # borders are read clamped
-    torch.testing.assert_close(built["volume"][middle], there[middle], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(built["volume"][middle], other_side[middle], rtol=1e-4, atol=1e-3)
     assert built["inside"].dtype == torch.bool and built["inside"].all()
 
 

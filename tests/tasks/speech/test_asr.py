@@ -31,20 +31,20 @@ def test_the_reference_is_the_transcript_if_the_row_has_one(backbone: Any) -> No
 
 def test_metrics_are_word_errors_after_the_normaliser_that_is_named() -> None:
     expected = [{"text": "One, two three."}, {"text": "four"}]
-    said = [{"text": "one two four"}, {"text": "four"}]
+    prediction = [{"text": "one two four"}, {"text": "four"}]
     metrics = ASR(prompt="<audio>").metrics()
-    metrics.update(said, expected)
+    metrics.update(prediction, expected)
     assert metrics.compute()["wer"] == pytest.approx(1 / 4)
     plain = ASR(prompt="<audio>", normalizer="none").metrics()
-    plain.update(said, expected)
+    plain.update(prediction, expected)
     assert plain.compute()["wer"] == pytest.approx(2 / 4)
     assert "passes" not in metrics.compute()
 
 
 def test_passes_are_averaged_where_predictions_count_them() -> None:
     metrics = TranscriptMetrics()
-    said = [{"text": "a", "passes": 2}, {"text": "b", "passes": 5}]
-    metrics.update(said, [{"text": "a"}, {"text": "b"}])
+    prediction = [{"text": "a", "passes": 2}, {"text": "b", "passes": 5}]
+    metrics.update(prediction, [{"text": "a"}, {"text": "b"}])
     assert metrics.compute()["passes"] == 3.5
 
 

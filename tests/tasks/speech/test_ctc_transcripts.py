@@ -40,9 +40,9 @@ def frames(tokenizer: Tokenizer, spoken: Sequence[str | None]) -> Tensor:
     return values.log().log_softmax(-1)
 
 
-def said(log_probs: Tensor, limit: int = 0, **asked: object) -> dict[str, object]:
+def said(log_probs: Tensor, limit: int = 0, **requested: object) -> dict[str, object]:
     tokenizer = characters()
-    reading = DecodeOptions(tokenizer, tokenizer.size, **asked)  # type: ignore[arg-type]
+    reading = DecodeOptions(tokenizer, tokenizer.size, **requested)  # type: ignore[arg-type]
     where = Features.dense(log_probs[None], grid=(len(log_probs),), spacing=(0.1,), origin=(0.05,))
     return transcribe(log_probs, where, reading, limit)
 
@@ -106,6 +106,6 @@ def test_pieces_are_as_long_as_most_rows_were() -> None:
     again = LengthHistogram(None, 0.25)
     again.load_state_dict(lengths.state_dict())
     assert again.window() == window
-    own = LengthHistogram(40, 0.5)
-    own.load_state_dict(lengths.state_dict())
-    assert own.window() is not None and own.window().length == 40  # type: ignore[union-attr]
+    expected = LengthHistogram(40, 0.5)
+    expected.load_state_dict(lengths.state_dict())
+    assert expected.window() is not None and expected.window().length == 40  # type: ignore[union-attr]

@@ -17,9 +17,9 @@ SAID = ["turn left now", "one too three four", "", "go go go"]
 KNOWN = ["turn the left now", "one two three", "stop", "go go"]
 
 
-def scored(said: list[str], known: list[str], **options: Any) -> dict[str, float]:
+def scored(prediction: list[str], known: list[str], **options: Any) -> dict[str, float]:
     metrics = SpeechMetrics(**options)
-    for text, reference in zip(said, known, strict=True):  # any batches give the same
+    for text, reference in zip(prediction, known, strict=True):  # any batches give the same
         metrics.update([{"text": text}], [{"text": reference}])
     return metrics.compute()
 
@@ -45,10 +45,10 @@ def test_the_normalizer_reads_both_sides() -> None:
 
 def test_the_english_normalizer_makes_numerals() -> None:
     """One wrong digit spoils a number: why spelled-out words are read by the basic one."""
-    said, known = ["one two four"], ["one two three"]
+    prediction, known = ["one two four"], ["one two three"]
     assert normalizer_of("english")(known[0]) == "123"
-    assert scored(said, known, normalizer="english")["wer"] == 1
-    assert scored(said, known)["wer"] == pytest.approx(1 / 3)
+    assert scored(prediction, known, normalizer="english")["wer"] == 1
+    assert scored(prediction, known)["wer"] == pytest.approx(1 / 3)
     assert scored(["I have 12 cats"], ["i have twelve cats"], normalizer="english")["wer"] == 0
 
 
@@ -71,9 +71,9 @@ SCRIPTS = {
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_marks_are_part_of_their_letters_in_every_script(script: str, form: Any) -> None:
-    said, known = (unicodedata.normalize(form, text) for text in SCRIPTS[script])
-    plain = [unicodedata.normalize("NFC", text) for text in (said, known)]
-    metrics = scored([said], [known])
+    prediction, known = (unicodedata.normalize(form, text) for text in SCRIPTS[script])
+    plain = [unicodedata.normalize("NFC", text) for text in (prediction, known)]
+    metrics = scored([prediction], [known])
     assert metrics["wer"] == pytest.approx(jiwer.wer(plain[1], plain[0])) != 0
     assert metrics["cer"] == pytest.approx(jiwer.cer(plain[1], plain[0]))
     assert scored([known], [unicodedata.normalize("NFD", known)])["wer"] == 0

@@ -92,14 +92,16 @@ def test_a_wrong_target_is_named(target: list[str]) -> None:
 
 
 @pytest.mark.parametrize("target", ["age", ["mass", "age"]])
-@pytest.mark.parametrize(("error", "own"), [("mse", nn.MSELoss), ("smooth_l1", nn.SmoothL1Loss)])
-def test_the_loss_is_torch_s_in_standard_units(build, encode, target, error, own) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(
+    ("error", "reference"), [("mse", nn.MSELoss), ("smooth_l1", nn.SmoothL1Loss)]
+)
+def test_the_loss_is_torch_s_in_standard_units(build, encode, target, error, reference) -> None:  # type: ignore[no-untyped-def]
     task, batch = build(target, error=error)
     loss = task.loss(batch, encode)
     columns = [target] if isinstance(target, str) else target
     table = np.array([[row[c] for c in columns] for row in ROWS])
-    wanted = torch.tensor(StandardScaler().fit_transform(table), dtype=torch.float32)
-    expected = own()(task.heads["head"](encode("image")).pooled, wanted) * 6
+    requested = torch.tensor(StandardScaler().fit_transform(table), dtype=torch.float32)
+    expected = reference()(task.heads["head"](encode("image")).pooled, requested) * 6
     torch.testing.assert_close(loss.total, expected)
     assert loss.count == 6
     parts = [
@@ -123,8 +125,8 @@ def test_metrics_are_scikit_learn_s() -> None:
     result = TABLE + np.random.default_rng(0).normal(size=TABLE.shape) * [3, 1e5]
     metrics = NumberMetrics(["age", "mass"])
     for part in (slice(0, 2), slice(2, 6)):
-        said = [{"age": a, "mass": b} for a, b in result[part].tolist()]
-        metrics.update(said, ROWS[part])
+        prediction = [{"age": a, "mass": b} for a, b in result[part].tolist()]
+        metrics.update(prediction, ROWS[part])
     expected = {}
     for k, column in enumerate(("age", "mass")):
         expected[f"{column}/mae"] = mean_absolute_error(TABLE[:, k], result[:, k])

@@ -118,11 +118,11 @@ def test_it_learns_and_says_what_it_learned(batch_of, encode, make_backbone) -> 
         optimizer.zero_grad()
         task.loss(batch, encode.on(backbone)).total.backward(inputs=list(backbone.parameters()))
         optimizer.step()
-    said = task.predict(batch, encode.on(backbone))
-    assert said == [{"text": "a red circle"}, {"text": "two"}]
+    prediction = task.predict(batch, encode.on(backbone))
+    assert prediction == [{"text": "a red circle"}, {"text": "two"}]
     assert task.predict(batch, encode.on(backbone), max_new_tokens=3)[0] == {"text": "a r"}
     metrics = task.metrics()
-    metrics.update(said, batch.references)
+    metrics.update(prediction, batch.references)
     assert metrics.compute()["exact_match"] == 1.0
 
 

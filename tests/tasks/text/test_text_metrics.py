@@ -115,10 +115,10 @@ def test_words_are_counted_over_the_whole_set() -> None:
 
 def test_bleu_by_its_formula() -> None:
     """Precisions of 1- to 4-grams 7/8, 5/7, 3/6, 2/5 and a brevity penalty of exp(1 - 9/8)."""
-    said, known = "the cat sat on the mat all day", "the cat sat on the mat for all day"
+    prediction, known = "the cat sat on the mat all day", "the cat sat on the mat for all day"
     grams = [
         [tuple(text[i : i + n]) for i in range(len(text) - n + 1)]
-        for text in (said.split(), known.split())
+        for text in (prediction.split(), known.split())
         for n in range(1, 5)
     ]
     precisions = [
@@ -126,7 +126,7 @@ def test_bleu_by_its_formula() -> None:
         for ours, theirs in zip(grams[:4], grams[4:], strict=True)
     ]
     expected = np.exp(np.mean(np.log(precisions)) + 1 - 9 / 8)
-    assert scores([said], [[known]])["bleu4"] == pytest.approx(expected, abs=1e-6)
+    assert scores([prediction], [[known]])["bleu4"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_rouge_l_by_its_formula() -> None:
@@ -228,17 +228,19 @@ def test_facts_are_parsed_back_and_compared_with_the_reference() -> None:
 
 def test_f1_equals_scikit_learns_where_a_fact_is_a_class() -> None:
     rng = np.random.default_rng(0)
-    said, known = (rng.choice(["left", "right", "none"], 60) for _ in range(2))
-    texts = [f"side {s}" for s in said]
+    prediction, known = (rng.choice(["left", "right", "none"], 60) for _ in range(2))
+    texts = [f"side {s}" for s in prediction]
     result = Facts({"side": r"side (left|right)"}).scores(texts, [f"side {k}" for k in known])
-    expected = f1_score(known, said, labels=["left", "right"], average="micro")
+    expected = f1_score(known, prediction, labels=["left", "right"], average="micro")
     assert result["fact_f1"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("said", "right"), [("20", 1.0), ("23", 1.0), ("24.1", 0.0), ("", 0.0)])
-def test_numbers_may_be_off_by_a_share(said: str, right: float) -> None:
+@pytest.mark.parametrize(
+    ("prediction", "right"), [("20", 1.0), ("23", 1.0), ("24.1", 0.0), ("", 0.0)]
+)
+def test_numbers_may_be_off_by_a_share(prediction: str, right: float) -> None:
     facts = Facts({"size": r"([\d.]+) mm"}, {"size": 0.2})
-    assert facts.scores([f"of {said} mm"], ["of 20 mm"])["fact_size"] == right
+    assert facts.scores([f"of {prediction} mm"], ["of 20 mm"])["fact_size"] == right
 
 
 def test_facts_are_checked() -> None:

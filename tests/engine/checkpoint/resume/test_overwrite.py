@@ -43,8 +43,8 @@ def test_overwrite_removes_a_runs_own_files_alone(shop: Any) -> None:
     shorter = shop.changed(recipe, train(steps=1, checkpoint={"every": None}))
     shop.train(shorter, "run", overwrite=True)
     assert {"thesis.tex", "my-evaluation.json", "data"} <= {p.name for p in folder.iterdir()}
-    own = ("evaluation.json", "limit8-predictions-digit.jsonl", "report.html", "checkpoints")
-    assert not any((folder / name).exists() for name in own)
+    run_files = ("evaluation.json", "limit8-predictions-digit.jsonl", "report.html", "checkpoints")
+    assert not any((folder / name).exists() for name in run_files)
     assert [step for step, _, _ in shop.losses("run")] == [1]
 
 

@@ -29,9 +29,9 @@ def _picture(seed: int) -> np.ndarray:
 
 def _ask(pipeline: Pipeline) -> tuple[Any, Any, Tensor]:
     pictures = [_picture(i) for i in range(3)]
-    said = pipeline.generate("caption", image=pictures, parity="odd")
+    captions = pipeline.generate("caption", image=pictures, parity="odd")
     named = pipeline.generate("digit", image=pictures)
-    return said, named, pipeline.embed(image=pictures)
+    return captions, named, pipeline.embed(image=pictures)
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def test_what_is_loaded_is_what_was_trained(trained: Model, loaded: Pipeline) ->
     before, after = trained.state_dict(), loaded.model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    said, named, embedded = _ask(Pipeline(trained))
+    captions, named, embedded = _ask(Pipeline(trained))
     again = _ask(loaded)
-    assert again[0] == said
+    assert again[0] == captions
     assert again[1] == named
     assert torch.equal(again[2], embedded)
     assert not loaded.model.training

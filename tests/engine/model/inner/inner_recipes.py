@@ -166,8 +166,11 @@ def changed(place: str, **keys: Any) -> dict[str, Any]:
     section = values
     for key in parents:
         section = section[key]
-    said = section[last]
-    section[last] = {**({"type": said} if isinstance(said, str) else said), **keys}
+    part_section = section[last]
+    section[last] = {
+        **({"type": part_section} if isinstance(part_section, str) else part_section),
+        **keys,
+    }
     return values
 
 

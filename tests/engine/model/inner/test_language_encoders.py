@@ -93,8 +93,8 @@ def test_both_ways_of_naming_it_are_one_model(kind: str) -> None:
     names = {n.removeprefix("model."): n for n in backbone.model.state_dict()}
     backbone.model.load_state_dict({names[n]: v for n, v in state.items()}, strict=False)
     texts = ["a cat purrs", "cows"]
-    found, other = tokens(alone, texts), tokens(shared, texts)
-    torch.testing.assert_close(found.tokens, other.tokens, atol=1e-4, rtol=1e-4)
+    result, other = tokens(alone, texts), tokens(shared, texts)
+    torch.testing.assert_close(result.tokens, other.tokens, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.quick_share(4)

@@ -167,9 +167,9 @@ def test_it_resumes_bit_for_bit(shop: Any, recipe: dict[str, Any]) -> None:
     shop.cut(recipe, "cut", 5)  # behind checkpoint 4
     resumed = shop.train(recipe, "cut", resume=True)
     assert shop.losses("cut") == shop.losses("whole")
-    own, other = whole.state_dict(), resumed.state_dict()
-    assert all(torch.equal(own[name], other[name]) for name in own)
-    assert any(name.startswith("streams.image.ema.") for name in own)
+    state, other = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(state[name], other[name]) for name in state)
+    assert any(name.startswith("streams.image.ema.") for name in state)
 
 
 def test_its_weights_are_those_of_the_next_recipe(shop: Any) -> None:
@@ -265,8 +265,8 @@ def test_two_processes_learn_what_one_does(shop: Any) -> None:
     """Targets are centred over the rows of both; masks, which each draws by itself, left out."""
     shutil.copy(__file__, shop.folder / "averages_parts.py")
     plain = {"type": "averages_parts:Tokens", "dropout": 0.0, "norm": False}
-    said = {"masked_fraction": 0.0, "koleo_weight": 0.0}
-    change = {"inputs": {"image": {"encoder": plain}}, "tasks": {"dino": said}}
+    options = {"masked_fraction": 0.0, "koleo_weight": 0.0}
+    change = {"inputs": {"image": {"encoder": plain}}, "tasks": {"dino": options}}
     recipe = shop.changed(SELF, change, {"train": {"steps": 3}})
     one = shop.go(recipe, "one")
     assert one.returncode == 0, one.stderr

@@ -69,7 +69,7 @@ class Pointing(Task):
 
 def recipe(backbone: dict[str, Any] | None = None, **tasks: Any) -> Any:
     task = {"type": f"{__name__}:Pointing"}
-    named = {name: {**task, **said} for name, said in tasks.items()} or {"point": task}
+    named = {name: {**task, **options} for name, options in tasks.items()} or {"point": task}
     result = {"inputs": {"image": IMAGE}, "backbone": {**BACKBONE, **(backbone or {})}}
     return parse_recipe({**result, "tasks": named})
 

@@ -44,9 +44,9 @@ def test_a_stream_of_the_same_name(first: Model) -> None:
 
 
 def test_a_stream_of_another_name(first: Model) -> None:
-    there = {"weights": "runs/first:image"}
+    named_weights = {"weights": "runs/first:image"}
     assert equal_weights(
-        encoder_of(model_of(0, encoder=there, stream="scan"), "scan"), encoder_of(first)
+        encoder_of(model_of(0, encoder=named_weights, stream="scan"), "scan"), encoder_of(first)
     )
     with pytest.raises(ConfigError) as error:
         model_of(0, encoder={"weights": "runs/first"}, stream="scan")

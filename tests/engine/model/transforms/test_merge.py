@@ -109,10 +109,10 @@ def test_runs_merge_in_a_recipe(shop: Any, monkeypatch: pytest.MonkeyPatch) -> N
     name = "model.lm_head.weight"
     second = load_model("second").backbone
     assert second is not None
-    own, other = first.backbone.state_dict()[name], second.state_dict()[name]
-    torch.testing.assert_close(mean.backbone.state_dict()[name], (own + other) / 2)
+    first_value, other = first.backbone.state_dict()[name], second.state_dict()[name]
+    torch.testing.assert_close(mean.backbone.state_dict()[name], (first_value + other) / 2)
     fisher = made(by="fisher", fisher=["first", "third"]).backbone.state_dict()[name]
-    ends = torch.stack([own, third.backbone.state_dict()[name]])
+    ends = torch.stack([first_value, third.backbone.state_dict()[name]])
     assert bool(((fisher >= ends.amin(0) - 1e-6) & (fisher <= ends.amax(0) + 1e-6)).all())
     assert not torch.allclose(fisher, ends.mean(0))
     save_run(mean, Path("merged"))

@@ -68,9 +68,9 @@ def test_known_tokens_keep_their_rows(kind: str, by: str, folders: dict[str, Pat
     shared = [word for word in NEW if word in OLD]
     before = torch.tensor([[OLD.index(word) for word in shared]])
     after = torch.tensor([[NEW.index(word) for word in shared]])
-    found = logits(model, after)
-    assert found.shape[-1] == len(NEW) == model.config.vocab_size
-    torch.testing.assert_close(found[..., after[0]], logits(old, before)[..., before[0]])
+    new_logits = logits(model, after)
+    assert new_logits.shape[-1] == len(NEW) == model.config.vocab_size
+    torch.testing.assert_close(new_logits[..., after[0]], logits(old, before)[..., before[0]])
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
     tied = old.get_output_embeddings().weight is old.get_input_embeddings().weight
     assert (head.weight is table.weight) == tied

@@ -109,7 +109,7 @@ def test_every_verb_after_training(home: Any, run: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("generate", "RUN", "a.jpg"), "a.jpg: prior reads no stream; write word=VALUE"),
         (("generate", "RUN", "wrod=two"), "did you mean 'word'?"),
@@ -119,11 +119,11 @@ def test_every_verb_after_training(home: Any, run: Any, name: str) -> None:
     ],
 )
 def test_what_needs_a_stream_says_so_in_a_line(
-    home: Any, run: Any, words: tuple[str, ...], told: str
+    home: Any, run: Any, words: tuple[str, ...], message: str
 ) -> None:
     home.train(PRIOR, "run")
     code, _, err = run(*(str(home.folder / "run") if w == "RUN" else w for w in words))
-    assert code == 2 and told in err and err.count("\n") == 1, err
+    assert code == 2 and message in err and err.count("\n") == 1, err
 
 
 def test_the_python_api_says_so_too(home: Any) -> None:

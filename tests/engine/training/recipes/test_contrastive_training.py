@@ -118,10 +118,10 @@ def test_widths_that_do_not_meet_are_refused(shop: Any) -> None:
 def test_teachers_and_looks_may_have_any_width(shop: Any) -> None:
     data = {"columns": {"look": "image", "seen": "image", "said": "caption"}}
     image = {"modality": "image", "encoder": {"type": "tiny_parts:Tiny", "freeze": True}}
-    said = {"modality": "text", "encoder": {**TEXT, "freeze": True}}
+    sentence = {"modality": "text", "encoder": {**TEXT, "freeze": True}}
     recipe = shop.recipe(
         PAIR,
-        {"inputs": {"look": image, "seen": image, "said": said}},
+        {"inputs": {"look": image, "seen": image, "said": sentence}},
         asked(
             loss="soft", soft_target_streams={"image": "look"}, data={"train": data, "test": data}
         ),

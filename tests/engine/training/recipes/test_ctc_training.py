@@ -98,18 +98,18 @@ def test_a_recogniser_is_trained_saved_and_asked(spoken: Any) -> None:
     assert 0 < messages["confidence"] <= 1
 
 
-@pytest.mark.parametrize("told", [{}, {"interctc_layers": [1], "condition": ["accent"]}])
-def test_a_long_recording_is_read_in_pieces(spoken: Any, told: dict[str, Any]) -> None:
-    spoken.train(sound(**told), "run")
+@pytest.mark.parametrize("changes", [{}, {"interctc_layers": [1], "condition": ["accent"]}])
+def test_a_long_recording_is_read_in_pieces(spoken: Any, changes: dict[str, Any]) -> None:
+    spoken.train(sound(**changes), "run")
     pipeline = load(spoken.folder / "run")
     task, encoder = pipeline.model.task("ctc"), pipeline.model.stream("audio").encoder
     window = task.lengths.window()
     assert isinstance(window, ChunkSpec) and window.length <= window.limit == task.lengths.longest
     read: list[torch.Size] = []
-    encoder.register_forward_hook(lambda module, args, found: read.append(found.tokens.shape))
+    encoder.register_forward_hook(lambda module, args, features: read.append(features.tokens.shape))
     wave = torch.randn(1, 16000 * 20, generator=torch.Generator().manual_seed(0)).numpy() * 0.1
     cell = {"array": wave, "rate": 16000}
-    if told:
+    if changes:
         hints = ["en-us-nyc", "en-029", "en-us-nyc"]
         several = pipeline.generate("ctc", audio=[cell] * 3, accent=hints)
         assert several[0] == several[2] == pipeline.generate("ctc", audio=cell, accent=hints[0])

@@ -86,11 +86,11 @@ def test_chunks_keep_less_for_the_backward(shop: Any) -> None:
     """The bytes that autograd holds at the end of the forward."""
 
     def held(model: Model, batch: Batch) -> int:
-        own = {p.data_ptr() for p in model.parameters()}
+        parameters = {p.data_ptr() for p in model.parameters()}
         remaining: dict[int, int] = {}
 
         def keep(tensor: Tensor) -> Tensor:
-            if tensor.data_ptr() not in own:
+            if tensor.data_ptr() not in parameters:
                 remaining[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
             return tensor
 

@@ -239,9 +239,9 @@ def test_batches_for_cuda_are_made_in_page_locked_memory(
     options: list[dict[str, Any]] = []
 
     class Watched(DataLoader[Any]):
-        def __init__(self, dataset: Any, **given: Any) -> None:
-            options.append(given)
-            super().__init__(dataset, **{**given, "pin_memory": False})
+        def __init__(self, dataset: Any, **loader_options: Any) -> None:
+            options.append(loader_options)
+            super().__init__(dataset, **{**loader_options, "pin_memory": False})
 
     monkeypatch.setattr(loader, "DataLoader", Watched)
     list(loader.batches({}, [], loader.Collator({}), device=torch.device(kind)))

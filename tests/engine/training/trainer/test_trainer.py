@@ -231,10 +231,12 @@ def test_a_row_that_cannot_be_read_is_fatal_or_skipped_as_asked(
     skipping = shop.changed(recipe, table(pictures, on_error="skip"))
     with caplog.at_level("INFO", "sensorium"):
         run(parse_recipe(skipping), shop.folder / "goes", show=True)
-    said = caplog.messages
-    assert len([line for line in said if "rows.jsonl#4" in line]) == 1  # told once, in two epochs
-    assert len([line for line in said if "rows.jsonl#7" in line]) == 1
-    assert any(line.startswith("2 rows could not be read and were skipped: ") for line in said)
+    messages = caplog.messages
+    assert (
+        len([line for line in messages if "rows.jsonl#4" in line]) == 1
+    )  # told once, in two epochs
+    assert len([line for line in messages if "rows.jsonl#7" in line]) == 1
+    assert any(line.startswith("2 rows could not be read and were skipped: ") for line in messages)
 
 
 def test_steps_without_a_row_change_nothing_and_the_run_fails(

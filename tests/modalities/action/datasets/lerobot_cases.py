@@ -62,14 +62,14 @@ def features(videos: bool) -> dict[str, Any]:
         return {"dtype": dtype, "shape": list(shape), "names": None}
 
     whole = {name: of("int64", 1) for name in ("frame_index", "episode_index", "index")}
-    own = {"observation.state": of("float32", 3), "action": of("float32", 3)}
+    columns = {"observation.state": of("float32", 3), "action": of("float32", 3)}
     seen = {CAMERA: of("video", 32, 32, 3)} if videos else {}
-    return {**own, **seen, "timestamp": of("float32", 1), **whole, "task_index": of("int64", 1)}
+    return {**columns, **seen, "timestamp": of("float32", 1), **whole, "task_index": of("int64", 1)}
 
 
 def put(folder: Path, info: dict[str, Any], videos: bool) -> None:
-    said = {"fps": FPS, "chunks_size": 1000, "splits": {"train": "0:1", "test": "1:2"}}
-    text = json.dumps({**said, "features": features(videos), **info})
+    description = {"fps": FPS, "chunks_size": 1000, "splits": {"train": "0:1", "test": "1:2"}}
+    text = json.dumps({**description, "features": features(videos), **info})
     (folder / "meta").mkdir(parents=True, exist_ok=True)
     (folder / "meta/info.json").write_text(text)
 
@@ -92,8 +92,8 @@ def v21(folder: Path, videos: bool = False) -> Path:
             film(folder / video.format(video_key=CAMERA, **place), [e])
         lines.append({"episode_index": e, "tasks": [TASKS[e % 2]], "length": length})
     tasks = [{"task_index": i, "task": words} for i, words in enumerate(TASKS)]
-    for name, said in (("episodes", lines), ("tasks", tasks)):
-        (folder / f"meta/{name}.jsonl").write_text("\n".join(map(json.dumps, said)) + "\n")
+    for name, lines_of in (("episodes", lines), ("tasks", tasks)):
+        (folder / f"meta/{name}.jsonl").write_text("\n".join(map(json.dumps, lines_of)) + "\n")
     return folder
 
 
@@ -104,7 +104,7 @@ def v30(folder: Path, videos: bool = False) -> Path:
     put(folder, {"codebase_version": "v3.0", "data_path": data, "video_path": video}, videos)
     every = range(len(LENGTHS))
     table(rows(every), folder / "data/chunk-000/file-000.parquet")
-    said: dict[str, Any] = {
+    description: dict[str, Any] = {
         "episode_index": list(every),
         "tasks": [[TASKS[e % 2]] for e in every],
         "length": list(LENGTHS),
@@ -114,9 +114,11 @@ def v30(folder: Path, videos: bool = False) -> Path:
     if videos:
         film(folder / video.format(video_key=CAMERA, chunk_index=0, file_index=0), every)
         starts = [sum(LENGTHS[:e]) / FPS for e in every]
-        said |= {f"videos/{CAMERA}/{k}": [0 for _ in every] for k in ("chunk_index", "file_index")}
-        said[f"videos/{CAMERA}/from_timestamp"] = starts
-    table(pa.table(said), folder / "meta/episodes/chunk-000/file-000.parquet")
+        description |= {
+            f"videos/{CAMERA}/{k}": [0 for _ in every] for k in ("chunk_index", "file_index")
+        }
+        description[f"videos/{CAMERA}/from_timestamp"] = starts
+    table(pa.table(description), folder / "meta/episodes/chunk-000/file-000.parquet")
     tasks = {"task_index": [0, 1], "__index_level_0__": list(TASKS)}
     table(pa.table(tasks), folder / "meta/tasks.parquet")
     return folder

@@ -177,7 +177,7 @@ def test_splits_share_neither_seeds_nor_the_words_of_the_test() -> None:
     for one, other in itertools.combinations(SEEDS.values(), 2):
         assert not set(one) & set(other)
     assert [len(s) for s in SEEDS.values()] == [1000, 50, 200]
-    said = {word for task in SENTENCES for way in train_instructions(task) for word in way.split()}
+    words = {word for task in SENTENCES for way in train_instructions(task) for word in way.split()}
     for task in SENTENCES:
         remaining = {heldout_instruction(task, split) for split in KEPT}
         assert (
@@ -185,7 +185,7 @@ def test_splits_share_neither_seeds_nor_the_words_of_the_test() -> None:
             and not remaining & set(train_instructions(task))
             and len(train_instructions(task)) >= 8
         )
-        assert {word for way in remaining for word in way.split()} <= said
+        assert {word for way in remaining for word in way.split()} <= words
     every = [
         way
         for task in SENTENCES
@@ -196,7 +196,7 @@ def test_splits_share_neither_seeds_nor_the_words_of_the_test() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"tasks": ["pushing-v3"]}, "^task: Meta-World has no task 'pushing-v3'"),
         ({"tasks": []}, r"^tasks: found \[\]"),
@@ -206,8 +206,8 @@ def test_splits_share_neither_seeds_nor_the_words_of_the_test() -> None:
         ({"cameras": ["front"]}, "^camera: Meta-World has no camera 'front'"),
     ],
 )
-def test_options_that_cannot_be(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Demonstrations(**{"tasks": TASKS, **options})
 
 

@@ -90,8 +90,8 @@ def test_one_episode_of_many_pads_only_at_its_ends(tmp_path: Path) -> None:
 def _info(**changes: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "meta/info.json"
-        said = {**json.loads(path.read_text()), **changes}
-        path.write_text(json.dumps({k: v for k, v in said.items() if v is not None}))
+        info = {**json.loads(path.read_text()), **changes}
+        path.write_text(json.dumps({k: v for k, v in info.items() if v is not None}))
 
     return change
 
@@ -130,14 +130,14 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("layout", "spoil", "told"), MISTAKES)
+@pytest.mark.parametrize(("layout", "spoil", "message"), MISTAKES)
 def test_what_is_missing_is_named(
-    layout: str, spoil: Callable[[Path], None], told: str, tmp_path: Path
+    layout: str, spoil: Callable[[Path], None], message: str, tmp_path: Path
 ) -> None:
     folder = LAYOUTS[layout](tmp_path / "arm")
     spoil(folder)
     section = DataSection.model_validate({"source": "lerobot", "path": str(folder)})
-    with pytest.raises(ConfigError, match=told) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         open_section(section, "tasks.push.data.train")
     assert "\n" not in str(caught.value)
 

@@ -183,10 +183,10 @@ def test_bases_may_differ_by_joint(start_order: int) -> None:
     start = {"start": data[:, 0]} if start_order else {}
     back = built.decode(built.encode(data), steps=20, **start)
     for d, count in enumerate([5, 9, 7]):
-        own = data[:, :, [d]]
-        alone = fitted(own, num_basis=count, start_order=start_order)
-        first = {"start": own[:, 0]} if start_order else {}
-        expected = alone.decode(alone.encode(own), steps=20, **first)
+        joint_data = data[:, :, [d]]
+        alone = fitted(joint_data, num_basis=count, start_order=start_order)
+        first = {"start": joint_data[:, 0]} if start_order else {}
+        expected = alone.decode(alone.encode(joint_data), steps=20, **first)
         torch.testing.assert_close(back[:, :, [d]], expected, atol=1e-5, rtol=0)
 
 

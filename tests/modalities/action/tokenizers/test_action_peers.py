@@ -20,9 +20,9 @@ def chunks(count: int = 100, steps: int = 20, dof: int = 3) -> Tensor:
     return torch.sin(u + 6 * torch.rand(count, 1, dof, generator=rng))
 
 
-def unit(made: FastTokenizer | BinTokenizer, joints: int) -> None:
+def unit(tokenizer: FastTokenizer | BinTokenizer, joints: int) -> None:
     """Bounds of exactly [-1, 1]: what the papers' numbers are said of."""
-    made.load_state({**made.state(), "low": -np.ones(joints), "high": np.ones(joints)})
+    tokenizer.load_state({**tokenizer.state(), "low": -np.ones(joints), "high": np.ones(joints)})
 
 
 @given(st.integers(1, 64))

@@ -87,11 +87,11 @@ def test_round_trip(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode([*special, tokenizer.pad_id]) == text
 
 
-@pytest.mark.parametrize("made", [trained(), Bytes()], ids=["bpe", "bytes"])
+@pytest.mark.parametrize("tokenizer", [trained(), Bytes()], ids=["bpe", "bytes"])
 @given(text=st.text())
 @settings(deadline=None, max_examples=200)
-def test_any_text_round_trips(made: Tokenizer, text: str) -> None:
-    assert made.decode(made.encode(text)) == text
+def test_any_text_round_trips(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_typed_specials_stay_text(tokenizer: Tokenizer) -> None:
@@ -138,13 +138,13 @@ def test_bpe_is_deterministic_and_shorter_than_bytes() -> None:
     assert len(trained().encode(TEXTS[0])) < len(Bytes().encode(TEXTS[0])) / 2
 
 
-@pytest.mark.parametrize("made", [BPE(), Characters(), PretrainedTokenizer(name="not/there")])
-def test_used_before_fit(made: Tokenizer) -> None:
+@pytest.mark.parametrize("tokenizer", [BPE(), Characters(), PretrainedTokenizer(name="not/there")])
+def test_used_before_fit(tokenizer: Tokenizer) -> None:
     uses: list[Callable[[], object]] = [
-        lambda: made.size,
-        lambda: made.encode("a"),
-        lambda: made.decode([5]),
-        made.state,
+        lambda: tokenizer.size,
+        lambda: tokenizer.encode("a"),
+        lambda: tokenizer.decode([5]),
+        tokenizer.state,
     ]
     for use in uses:
         with pytest.raises(RuntimeError, match="used before fit or load_state"):

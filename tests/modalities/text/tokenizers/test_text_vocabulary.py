@@ -56,12 +56,12 @@ def test_logits_are_the_models_own(kind: str) -> None:
     assert "vocabulary" in part.supports
     batch = batch_of(part)
     features = part(**batch)
-    own = part.model(input_ids=batch["ids"], attention_mask=batch["mask"].long()).logits
+    expected = part.model(input_ids=batch["ids"], attention_mask=batch["mask"].long()).logits
     real, logits = batch["mask"], part.logits(features.tokens)
-    torch.testing.assert_close(logits[real], own[real], **CLOSE)
+    torch.testing.assert_close(logits[real], expected[real], **CLOSE)
     some = torch.tensor([7, 3, 21])
     chosen = part.logits(features.tokens[real], some)
-    torch.testing.assert_close(chosen, own[real][:, some], **CLOSE)
+    torch.testing.assert_close(chosen, expected[real][:, some], **CLOSE)
 
 
 @pytest.mark.parametrize("kind", list(CONFIGS))
@@ -111,17 +111,17 @@ def test_checkpoints_bring_their_head(kind: str, tmp_path: Path) -> None:
     auto = AutoModelForCausalLM if kind in CAUSAL else AutoModelForMaskedLM
     ids = {f"{name}_token_id": i for i, name in enumerate(("pad", "bos", "eos", "cls", "sep"))}
     config = AutoConfig.for_model(**CONFIGS[kind], vocab_size=Bytes.size, **ids)
-    own = auto.from_config(config).eval()
-    own.save_pretrained(tmp_path)
+    expected = auto.from_config(config).eval()
+    expected.save_pretrained(tmp_path)
     family = CausalLM if kind in CAUSAL else TransformersText
     options = family.resolve({"name": str(tmp_path), "lm_head": True, "max_length": 64})
     part = family(**options, tokenizer=Bytes()).eval()
     part.load()
     batch = batch_of(part)
-    known = own(input_ids=batch["ids"], attention_mask=batch["mask"].long()).logits
+    known = expected(input_ids=batch["ids"], attention_mask=batch["mask"].long()).logits
     real = batch["mask"]
     torch.testing.assert_close(part.logits(part(**batch).tokens)[real], known[real], **CLOSE)
-    own.base_model.save_pretrained(tmp_path)
+    expected.base_model.save_pretrained(tmp_path)
     if kind != "llama":
         with pytest.raises(ValueError, match=r"lacks \d+ weights"):
             family(**options, tokenizer=Bytes()).load()
