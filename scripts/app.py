@@ -106,10 +106,11 @@ def _show_version(value: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print it")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="print the version"),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="print the traceback of an error; stands anywhere")
+        bool, typer.Option("--debug", help="print the traceback of an error; allowed anywhere")
     ] = False,
 ) -> None:
     """Any encoder, any language decoder, one recipe."""

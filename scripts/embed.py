@@ -56,7 +56,7 @@ def data_words(
 def main(
     run: Annotated[str, typer.Argument(help="a run's folder, hf-hub:org/name, or a recipe")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE...]")] = None,
-    stream: Annotated[str | None, typer.Option(help="which input; the only one by default")] = None,
+    stream: Annotated[str | None, typer.Option(help="the input; the only one by default")] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(help="a folder or a table; by default a split of the recipe"),
@@ -66,15 +66,17 @@ def main(
         list[str] | None, typer.Option("--set", help="option of the source: KEY=VALUE")
     ] = None,
     out: Annotated[str, typer.Option(help="the index: a folder, or s3://...")] = "index",
-    task: Annotated[str | None, typer.Option(help="without --data: whose split")] = None,
-    split: Annotated[str, typer.Option(help="without --data: which split")] = "test",
+    task: Annotated[
+        str | None, typer.Option(help="without --data: the task whose split is read")
+    ] = None,
+    split: Annotated[str, typer.Option(help="without --data: the split")] = "test",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     num_workers: Annotated[int, typer.Option(min=0, help="loader processes; with ray, actors")] = 0,
     backend: Annotated[
         Backend, typer.Option(help="local: this process; ray: Ray Data actors")
     ] = Backend.local,
     prune: Annotated[
-        bool, typer.Option("--prune", help="take out rows whose files are gone or changed")
+        bool, typer.Option("--prune", help="remove rows whose files are gone or changed")
     ] = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,

@@ -16,7 +16,7 @@ def main(
     inputs: Annotated[
         list[str] | None, typer.Argument(metavar="[FILE|FOLDER|NAME=VALUE]...")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="which task; the only one by default")] = None,
+    task: Annotated[str | None, typer.Option(help="the task; the only one by default")] = None,
     out: Annotated[
         Path | None, typer.Option(help="write JSON lines here; a folder, and masks as files")
     ] = None,

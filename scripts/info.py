@@ -187,7 +187,7 @@ def ls(json_: JsonOption = False) -> None:
 @cache.command("rm")
 def rm(
     which: Annotated[str, typer.Argument(help="an id (or its beginning), or all")],
-    older_than: Annotated[float, typer.Option(help="only what was not used for so many days")] = 0,
+    older_than: Annotated[float, typer.Option(help="only those unused for so many days")] = 0,
     json_: JsonOption = False,
 ) -> None:
     """Remove stores."""

@@ -23,7 +23,7 @@ def main(
     audio: Annotated[str | None, typer.Option(help="query by an audio file")] = None,
     mri: Annotated[str | None, typer.Option(help="query by a 3D volume file")] = None,
     query: Annotated[str | None, typer.Option(help="any stream: NAME=VALUE")] = None,
-    k: Annotated[int, typer.Option("-k", help="how many")] = 5,
+    k: Annotated[int, typer.Option("-k", help="number of results")] = 5,
     where: Annotated[str | None, typer.Option(help="SQL: split = 'test' AND age > 60")] = None,
     search: Annotated[str, typer.Option(help="exact, hnsw or ivf")] = "exact",
     run: Annotated[str | None, typer.Option(help="the run that embeds, if it has moved")] = None,

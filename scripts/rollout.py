@@ -44,7 +44,7 @@ def main(
     instruction: Annotated[str | None, typer.Option(help="for every environment")] = None,
     swap_instructions: Annotated[
         bool,
-        typer.Option("--swap-instructions", help="give each environment that of the next"),
+        typer.Option("--swap-instructions", help="use the instruction of the next environment"),
     ] = False,
     open_loop_baseline: Annotated[
         bool,

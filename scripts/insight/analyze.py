@@ -40,7 +40,7 @@ def analyze(
             help="options of the analysis; of a recipe also overrides, a,b for several",
         ),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="which task; the only one by default")] = None,
+    task: Annotated[str | None, typer.Option(help="the task; the only one by default")] = None,
     split: Annotated[str | None, typer.Option(help="this split; test by default")] = None,
     limit: Annotated[int, typer.Option(min=2, help="the first rows")] = 1000,
     device: DeviceOption = None,

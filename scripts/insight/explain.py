@@ -17,7 +17,7 @@ def explain(
         list[str] | None,
         typer.Argument(metavar="[FILE|NAME=VALUE|--NAME VALUE]...", help="one row, as in generate"),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="which task; the only one by default")] = None,
+    task: Annotated[str | None, typer.Option(help="the task; the only one by default")] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help="gradient, occlusion, rollout; texts: always reagent"),
@@ -25,7 +25,9 @@ def explain(
     cells: Annotated[
         int | None, typer.Option(min=1, help="cells along an axis; by default the encoder's tokens")
     ] = None,
-    baseline: Annotated[str, typer.Option(help="what stands for a part: mean or zero")] = "mean",
+    baseline: Annotated[
+        str, typer.Option(help="replacement of an ablated part: mean or zero")
+    ] = "mean",
     steps: Annotated[int, typer.Option(min=0, help="points of the curves; 0: no curves")] = 10,
     out: Annotated[Path, typer.Option(help="the page")] = Path("explain.html"),
     device: DeviceOption = None,

@@ -18,7 +18,9 @@ def serve(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="SENSORIUM_API_KEY", help="what `Authorization: Bearer` must hold"),
+        typer.Option(
+            envvar="SENSORIUM_API_KEY", help="the key that `Authorization: Bearer` must hold"
+        ),
     ] = None,
     index: Annotated[
         list[str] | None, typer.Option(metavar="NAME=PATH", help="an index for /v1/search")
@@ -27,7 +29,7 @@ def serve(
     wait_ms: Annotated[float, typer.Option(min=0, help="how long a batch waits to fill")] = 5.0,
     max_waiting: Annotated[int, typer.Option(min=1, help="more are refused with 429")] = 256,
     threads: Annotated[int, typer.Option(min=1, help="that read and prepare inputs")] = 4,
-    memory_mb: Annotated[int, typer.Option(min=0, help="features remembered, a run")] = 256,
+    memory_mb: Annotated[int, typer.Option(min=0, help="cached features, for each run")] = 256,
     max_mb: Annotated[int, typer.Option(min=1, help="size of a request")] = 100,
     max_pixels: Annotated[int, typer.Option(min=1, help="of a picture")] = 100_000_000,
     max_voxels: Annotated[int, typer.Option(min=1, help="of a volume")] = 200_000_000,

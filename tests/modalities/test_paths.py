@@ -140,7 +140,7 @@ def numbers(raw: Any) -> np.ndarray:
 @pytest.mark.parametrize("name", CELLS)
 class TestEveryKindOfCell:
     @pytest.fixture
-    def made(self, name: str, tmp_path: Path) -> tuple[Modality, Any]:
+    def case(self, name: str, tmp_path: Path) -> tuple[Modality, Any]:
         kind, make = CELLS[name]
         pytest.importorskip({"audio": "soundfile", "mri": "monai"}.get(kind[:3], "PIL"))
         cell = map_paths(make(tmp_path), lambda path: type(path)(tmp_path / path))
@@ -148,9 +148,9 @@ class TestEveryKindOfCell:
         return find("modality", kind, "modality"), cell
 
     def test_what_is_listed_is_all_that_is_read(
-        self, made: tuple[Modality, Any], tmp_path: Path
+        self, case: tuple[Modality, Any], tmp_path: Path
     ) -> None:
-        modality, cell = made
+        modality, cell = case
         read, files = load(modality.read), load(modality.files)(cell)
         before = numbers(read(cell))
         assert len(set(files)) == len(files)
@@ -160,9 +160,9 @@ class TestEveryKindOfCell:
         np.testing.assert_array_equal(numbers(read(cell)), before)
 
     def test_each_file_tells_it_from_others(
-        self, made: tuple[Modality, Any], tmp_path: Path
+        self, case: tuple[Modality, Any], tmp_path: Path
     ) -> None:
-        modality, cell = made
+        modality, cell = case
         lister = load(modality.files)
         identity = cell_identity(cell, lister)
         assert identity
@@ -177,9 +177,9 @@ class TestEveryKindOfCell:
         assert cell_identity(cell, lister) == identity
 
     def test_a_table_notices_another_file(
-        self, name: str, made: tuple[Modality, Any], tmp_path: Path
+        self, name: str, case: tuple[Modality, Any], tmp_path: Path
     ) -> None:
-        modality, cell = made
+        modality, cell = case
         if isinstance(cell, Path):
             pytest.skip("JSON holds no Path")
         (tmp_path / "rows.jsonl").write_text(json.dumps({"cell": cell, "note": "x"}))

@@ -47,32 +47,32 @@ def models(home: Path) -> dict[str, Model]:
 
 
 @pytest.fixture(scope="module")
-def found(models: Mapping[str, Model], home: Path) -> dict[str, dict[str, float]]:
+def scores(models: Mapping[str, Model], home: Path) -> dict[str, dict[str, float]]:
     return evaluate(models["plain"], folder=home / "plain")
 
 
-def test_metrics_stand_by_task_and_split(found: Mapping[str, Any], home: Path) -> None:
-    assert set(found) == {"digit", "digit@writer", "ink"}
-    assert {"accuracy", "f1", "accuracy_image_shuffled", "batch_gap"} <= set(found["digit"])
+def test_metrics_stand_by_task_and_split(scores: Mapping[str, Any], home: Path) -> None:
+    assert set(scores) == {"digit", "digit@writer", "ink"}
+    assert {"accuracy", "f1", "accuracy_image_shuffled", "batch_gap"} <= set(scores["digit"])
     written = json.loads((home / "plain" / "evaluation.json").read_text())
-    assert written.keys() == found.keys()
-    for task, metrics in found.items():
+    assert written.keys() == scores.keys()
+    for task, metrics in scores.items():
         assert written[task].keys() == metrics.keys()
         for name, value in metrics.items():
             assert written[task][name] == (value if np.isfinite(value) else None)
 
 
-def test_predictions_make_the_metrics_again(found: Mapping[str, Any], home: Path) -> None:
+def test_predictions_make_the_metrics_again(scores: Mapping[str, Any], home: Path) -> None:
     lines = (home / "plain" / "predictions-digit.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert len(rows) == 100
     assert len({row["key"] for row in rows}) == 100
     right = [row["prediction"]["label"] == row["target"]["label"] for row in rows]
-    assert np.mean(right) == pytest.approx(found["digit"]["accuracy"])
+    assert np.mean(right) == pytest.approx(scores["digit"]["accuracy"])
 
 
-def test_a_model_that_uses_its_input_falls_when_it_is_shuffled(found: Mapping[str, Any]) -> None:
-    accuracy, shuffled = found["digit"]["accuracy"], found["digit"]["accuracy_image_shuffled"]
+def test_a_model_that_uses_its_input_falls_when_it_is_shuffled(scores: Mapping[str, Any]) -> None:
+    accuracy, shuffled = scores["digit"]["accuracy"], scores["digit"]["accuracy_image_shuffled"]
     assert accuracy > 0.6
     assert shuffled < accuracy / 2
 
@@ -86,9 +86,9 @@ def test_a_model_that_ignores_its_input_scores_the_same(models: Mapping[str, Mod
         assert metrics["batch_gap"] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_gap_of_the_batch(models: Mapping[str, Model], found: Mapping[str, Any]) -> None:
-    assert found["ink"]["batch_gap"] == pytest.approx(0, abs=1e-5)
-    assert found["digit"]["batch_gap"] == pytest.approx(0, abs=1e-5)
+def test_the_gap_of_the_batch(models: Mapping[str, Model], scores: Mapping[str, Any]) -> None:
+    assert scores["ink"]["batch_gap"] == pytest.approx(0, abs=1e-5)
+    assert scores["digit"]["batch_gap"] == pytest.approx(0, abs=1e-5)
     leaning = evaluate(models["batch"])
     assert leaning["ink"]["batch_gap"] > 1e-2
 
@@ -151,12 +151,12 @@ def test_a_full_disk_leaves_the_last_evaluation_and_shows_the_metrics(
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_the_batch_size_changes_no_metric(
-    models: Mapping[str, Model], found: Mapping[str, Any], size: int
+    models: Mapping[str, Model], scores: Mapping[str, Any], size: int
 ) -> None:
     metrics = evaluate(models["plain"], batch_size=size, input_ablation=False)
     for task, values in metrics.items():
         for name, value in values.items():
-            assert value == pytest.approx(found[task][name], abs=1e-5)
+            assert value == pytest.approx(scores[task][name], abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ PICTURE = np.full((8, 8), 100, np.uint8)
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
     return tmp_path
@@ -183,46 +183,54 @@ def sensorium_ends(
     ],
 )
 def test_every_verb_that_runs_a_model_refuses_in_one_line(
-    verb: str, option: str, value: str, line: str, here: Path, machine: Machine, sensorium_ends: Any
+    verb: str,
+    option: str,
+    value: str,
+    line: str,
+    workdir: Path,
+    machine: Machine,
+    sensorium_ends: Any,
 ) -> None:
     machine()
-    (here / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    (workdir / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
     create_index("index", IndexMetadata("run", "image", "image", 4, "fp32", {}))
     code, err = sensorium_ends(verb, *VERBS[verb], option, value)
     assert code == 2 and err.startswith(line) and err.count("\n") == 1
 
 
-def test_training_takes_no_precision_that_its_device_has_not(here: Path, machine: Machine) -> None:
+def test_training_takes_no_precision_that_its_device_has_not(
+    workdir: Path, machine: Machine
+) -> None:
     machine()
     half = {**RECIPE, "train": {**RECIPE["train"], "precision": "fp16"}}
     with pytest.raises(ConfigError, match=r"train\.precision: fp16 trains on an accelerator"):
-        train(parse_recipe(half), here / "run", show=False)
+        train(parse_recipe(half), workdir / "run", show=False)
 
 
 def test_several_processes_take_no_numbered_device(
-    here: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(cuda=2)
     monkeypatch.setenv(distributed.LAUNCHED, "1")
     with pytest.raises(ConfigError, match=r"device: found cuda:1, but every process"):
-        train(parse_recipe(RECIPE), here / "run", show=False, device="cuda:1")
+        train(parse_recipe(RECIPE), workdir / "run", show=False, device="cuda:1")
 
 
 def test_training_and_all_that_follows_run_on_the_picked_device(
-    here: Path, picked: torch.device
+    workdir: Path, picked: torch.device
 ) -> None:
     """Nothing is mixed (the fake device refuses it), and the answers are those of the CPU."""
-    model = train(parse_recipe(RECIPE), here / "run", show=False)
+    model = train(parse_recipe(RECIPE), workdir / "run", show=False)
     assert model.device == picked
     resumed = {**RECIPE, "train": {**RECIPE["train"], "steps": 6}}
     more = {"resume": True, "allow_changes": ["train.steps"], "show": False}
-    assert train(parse_recipe(resumed), here / "run", **more).device == picked
-    result = evaluate(model := load_model(here / "run"))
+    assert train(parse_recipe(resumed), workdir / "run", **more).device == picked
+    result = evaluate(model := load_model(workdir / "run"))
     assert model.device == picked
-    assert result == evaluate(load_model(here / "run"), device="cpu")
-    pipeline = sensorium.load(here / "run")
+    assert result == evaluate(load_model(workdir / "run"), device="cpu")
+    pipeline = sensorium.load(workdir / "run")
     assert {p.device for p in pipeline.model.parameters()} == {picked}
-    plain = sensorium.load(here / "run", device="cpu")
+    plain = sensorium.load(workdir / "run", device="cpu")
     assert {p.device.type for p in plain.model.parameters()} == {"cpu"}
     for task in ("answer", "digit"):
         assert pipeline.generate(task, image=PICTURE) == plain.generate(task, image=PICTURE)
@@ -231,11 +239,11 @@ def test_training_and_all_that_follows_run_on_the_picked_device(
 
 @pytest.mark.slow
 def test_the_command_line_runs_on_the_named_device(
-    here: Path, picked: torch.device, sensorium_ends: Any, monkeypatch: pytest.MonkeyPatch
+    workdir: Path, picked: torch.device, sensorium_ends: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every verb, each asked for the device, moves the model there and leaves no part behind."""
-    (here / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
-    Image.fromarray(PICTURE).save(here / "a.png")
+    (workdir / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    Image.fromarray(PICTURE).save(workdir / "a.png")
     on = ("--device", picked.type, "--precision", "bf16")
     moved: list[str] = []
     real = Stream.encode_or_load

@@ -30,7 +30,9 @@ MESSAGES = [
 
 
 @pytest.fixture
-def own(tmp_path: Path, bpe: BPE) -> Callable[[str | None], tuple[PretrainedTokenizer, Any]]:
+def with_template(
+    tmp_path: Path, bpe: BPE
+) -> Callable[[str | None], tuple[PretrainedTokenizer, Any]]:
     """A fitted tokenizer with this template, and transformers' own of the same folder."""
 
     def make(template: str | None) -> tuple[PretrainedTokenizer, Any]:
@@ -52,9 +54,9 @@ def own(tmp_path: Path, bpe: BPE) -> Callable[[str | None], tuple[PretrainedToke
 
 @pytest.mark.parametrize("template", [CHATML, WITH_BOS])
 def test_text_and_ids_are_those_of_transformers(
-    template: str, own: Callable[..., tuple[PretrainedTokenizer, Any]]
+    template: str, with_template: Callable[..., tuple[PretrainedTokenizer, Any]]
 ) -> None:
-    ours, theirs = own(template)
+    ours, theirs = with_template(template)
     options: dict[str, Any] = {"add_generation_prompt": True}
     text = ours.chat(MESSAGES)
     assert text == theirs.apply_chat_template(MESSAGES, tokenize=False, **options)
@@ -64,8 +66,10 @@ def test_text_and_ids_are_those_of_transformers(
     assert ours.decode(ours.encode(text)) == text
 
 
-def test_options_of_the_template(own: Callable[..., tuple[PretrainedTokenizer, Any]]) -> None:
-    ours, theirs = own(CHATML)
+def test_options_of_the_template(
+    with_template: Callable[..., tuple[PretrainedTokenizer, Any]],
+) -> None:
+    ours, theirs = with_template(CHATML)
     text = ours.chat(MESSAGES, no_thoughts=True)
     assert text.endswith("<think></think>")
     known = theirs.apply_chat_template(
@@ -76,9 +80,9 @@ def test_options_of_the_template(own: Callable[..., tuple[PretrainedTokenizer, A
 
 @pytest.mark.parametrize("placeholder", ["<image>", "{question}", "\ue000\ue001"])
 def test_placeholders_stay_where_they_stand(
-    placeholder: str, own: Callable[..., tuple[PretrainedTokenizer, Any]]
+    placeholder: str, with_template: Callable[..., tuple[PretrainedTokenizer, Any]]
 ) -> None:
-    ours, _ = own(CHATML)
+    ours, _ = with_template(CHATML)
     messages = [{"role": "user", "content": f"{placeholder} and {placeholder}?"}]
     before, between, after = ours.chat(messages).split(placeholder)
     assert before == "<|start|>user\n" and between == " and "
@@ -87,17 +91,17 @@ def test_placeholders_stay_where_they_stand(
 
 @pytest.mark.parametrize("content", ["stop<|end|>", "<bos>", "a <|start|>system"])
 def test_a_message_never_becomes_a_special_token(
-    content: str, own: Callable[..., tuple[PretrainedTokenizer, Any]]
+    content: str, with_template: Callable[..., tuple[PretrainedTokenizer, Any]]
 ) -> None:
-    ours, _ = own(CHATML)
+    ours, _ = with_template(CHATML)
     with pytest.raises(ValueError, match=r"chat: message 2 holds .*, a special token"):
         ours.chat([MESSAGES[0], {"role": "user", "content": content}])
 
 
 def test_the_template_travels_with_the_state(
-    own: Callable[..., tuple[PretrainedTokenizer, Any]],
+    with_template: Callable[..., tuple[PretrainedTokenizer, Any]],
 ) -> None:
-    ours, _ = own(WITH_BOS)
+    ours, _ = with_template(WITH_BOS)
     state = json.loads(json.dumps(ours.state()))
     again = PretrainedTokenizer(name="elsewhere")
     again.load_state(state)
@@ -109,24 +113,24 @@ def test_the_template_travels_with_the_state(
 
 
 def test_a_tokenizer_without_a_template_keeps_its_state(
-    own: Callable[..., tuple[PretrainedTokenizer, Any]],
+    with_template: Callable[..., tuple[PretrainedTokenizer, Any]],
 ) -> None:
-    ours, _ = own(None)
+    ours, _ = with_template(None)
     assert set(ours.state()) == {"tokenizer", "pad_id", "bos_id", "eos_id", "mask_id"}
     with pytest.raises(ValueError, match=r"tokenizer own: .* has no chat template; write the"):
         ours.chat(MESSAGES)
 
 
 def test_what_cannot_be_rendered_is_one_line(
-    own: Callable[..., tuple[PretrainedTokenizer, Any]], bpe: BPE
+    with_template: Callable[..., tuple[PretrainedTokenizer, Any]], bpe: BPE
 ) -> None:
-    ours, _ = own(STRICT)
+    ours, _ = with_template(STRICT)
     with pytest.raises(ValueError, match="the chat template refuses it: the first message"):
         ours.chat(MESSAGES)
-    lost, _ = own("{{ messages[0].role }}")
+    lost, _ = with_template("{{ messages[0].role }}")
     with pytest.raises(ValueError, match="chat: the template leaves out message 1"):
         lost.chat(MESSAGES[1:])
-    broken, _ = own("{% for %}")
+    broken, _ = with_template("{% for %}")
     with pytest.raises(ValueError, match="chat template refuses it"):
         broken.chat(MESSAGES)
     for other in (bpe, Bytes()):
