@@ -15,7 +15,7 @@ from sensorium.engine.data import load_split
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.model import build
 from sensorium.engine.model.parameters import is_frozen
-from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.recipe import parse_recipe, stage_recipes
 from sensorium.engine.utils import read_metrics
 from sensorium.modalities.text.tokenizers import Bytes
 from sensorium.modalities.text.transformers import TransformersText
@@ -200,3 +200,64 @@ def test_sound_like_signals_align_with_a_causal_language_model(shop: Any) -> Non
     assert {"image_to_caption_recall@1", "caption_to_image_recall@1"} <= set(scores)
     assert "zero_shot_accuracy" in scores
     assert not is_frozen(model.stream("caption").encoder)
+
+
+def test_a_lone_linear_map_learns_captions(shop: Any) -> None:
+    """LiMBeR: one linear layer from a frozen image encoder to soft prompts of a frozen decoder."""
+    data = {"train": {"source": "digits", "split": "train", "limit": 24}}
+    image = {
+        "modality": "image",
+        "encoder": {"type": "tiny_parts:Tiny", "freeze": True},
+        "connector": "linear",
+    }
+    task = {"type": "captioning", "prompt": "<image> It is:", "target": " {word}", "data": data}
+    recipe = {
+        "inputs": {"image": image},
+        "backbone": decoder({**LLAMA, "initializer_range": 0.5}, freeze=True),
+        "tasks": {"caption": task},
+        "train": {"steps": 40, "batch_size": 12, "optimizer": {"lr": 0.1}, "log_every": 1},
+    }
+    before = build(parse_recipe(recipe)).state_dict()
+    model = shop.train(recipe, "run")
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained and all(name.startswith("streams.image.connector.") for name in trained)
+    after = model.state_dict()
+    assert {n for n in after if not torch.equal(after[n], before[n])} == trained
+    losses = [loss for _, _, loss in shop.losses("run")]
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
+
+
+def test_in_batch_negatives_end_with_the_first_stage(shop: Any) -> None:
+    """NV-Embed: latent attention pools an encoder; the second stage has hard negatives alone."""
+    rows = [{"query": f"q {i}", "passage": f"p {i}", "wrong": f"w {i}"} for i in range(8)]
+    pooled = {"type": "latent_attention", "latents": 4, "heads": 2}
+    bert = {"model_type": "bert", **TINY, "intermediate_size": 16}
+    text = {"type": "transformers", "config": bert, "tokenizer": "bytes", "max_length": 16}
+    recipe = {
+        "inputs": {
+            "query": {"modality": "text", "encoder": text, "connector": pooled},
+            "passage": {"share": "query"},
+            "wrong": {"share": "query"},
+        },
+        "tasks": {
+            "search": {
+                "type": "contrastive",
+                "streams": ["query", "passage"],
+                "hard_negatives": {"passage": ["wrong"]},
+                "dim": 8,
+                "data": {"train": {"source": "json", "path": write_rows(shop, rows)}},
+            }
+        },
+        "train": {"steps": 2, "batch_size": 4, "log_every": 1},
+        "stages": [
+            {"name": "retrieval"},
+            {"name": "all", "tasks": {"search": {"in_batch_negatives": False}}},
+        ],
+    }
+    first, second = stage_recipes(parse_recipe(recipe))
+    options = [stage.recipe.tasks["search"].options for stage in (first, second)]
+    assert [each.get("in_batch_negatives", True) for each in options] == [True, False]
+    shop.train(recipe, "run")
+    steps = [loss for *_, loss in shop.losses("run")]
+    assert len(steps) == 4
+    assert steps[2] < steps[1]  # one wrong passage a row, where all of the batch were wrong
