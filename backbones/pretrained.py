@@ -221,7 +221,7 @@ class Pretrained(Backbone):
         return self._embed(self.table, ids)
 
     def add_tokens(self, n: int) -> int:
-        """As `Backbone.add_tokens`; the rows are parameters of their own (`new_rows`), initialized
+        """As `Backbone.add_tokens`; the rows are separate parameters (`new_rows`), initialized
         near the mean of the table's rows, and again by `load`."""
         if n < 1:
             raise ValueError(f"add_tokens: found {n}, expected at least 1")

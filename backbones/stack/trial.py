@@ -179,7 +179,7 @@ def runs_from_embeddings(model: Any, attn: str) -> bool:
             inputs = {"decoder_inputs_embeds": torch.randn(2, POSITIONS, table.embedding_dim)}
             inputs["attention_mask"] = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
             small(inputs_embeds=tokens, **inputs)
-    except Exception:  # whatever a library's class raises
+    except Exception:  # any error of a library's class
         return False
     return True
 
@@ -198,7 +198,7 @@ def mixes_padding(stack: nn.Module, attn: str) -> bool:
             padded = small(inputs_embeds=tokens.clone(), attention_mask=mask).last_hidden_state
             tokens[:, LONG // 2 :] = torch.randn(LONG - LONG // 2, width)
             other = small(inputs_embeds=tokens, attention_mask=mask).last_hidden_state
-    except Exception:  # whatever a library's class raises where it is built in another size
+    except Exception:  # any error of a library's class built in another size
         return False
     hidden, other = padded[:, : LONG // 2], other[:, : LONG // 2]
     return bool((hidden - other).abs().max() > 1e-4 * hidden.abs().max())

@@ -49,14 +49,15 @@ def processor_identity(processor: Processor) -> dict[str, Any]:
 
 def processor_settings(processor: Processor) -> dict[str, Any]:
     """Return the class and the settings of a processor without the hashes of source files: for
-    what has to last longer than a cache, which may be made again after every change of a comment.
+    values that have to last longer than a cache, which may be made again after every change of a
+    comment.
     """
     settings: dict[str, Any] = without_sources(processor_identity(processor))
     return {"class": settings["class"], **settings["settings"]}
 
 
 def without_sources(value: Any) -> Any:
-    """Return an identity but for the hashes of source files."""
+    """Return an identity without the hashes of source files."""
     if isinstance(value, Mapping):
         return {
             k: without_sources(v)
@@ -113,7 +114,7 @@ def _tensors_hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _class_identity(kind: type) -> dict[str, Any]:
-    """Return the class, and the files that decide what it computes: those that it and its parents
+    """Return the class, and the files that decide its values: those that it and its parents
     are written in and, of parts and processors, those that they import of their project.
 
     Left out are Python, torch and the contracts, which decide no values.

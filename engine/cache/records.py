@@ -2,7 +2,7 @@
 
 A record of features holds `tokens [T, D]` without padding and, where there are any,
 `pooled [D]`, `affine [4, 4]`, `grid`, `step`, `origin`; hidden layers under `layers.0.`,
-`layers.1.`, ... The round trip is exact, but for padding that no sample of the new batch
+`layers.1.`, ... The round trip is exact, except for padding that no sample of the new batch
 needs. Volumes are padded at the far ends of their axes: where that leaves holes among a
 sample's tokens the record has a `mask [T]` and all tokens of the smallest grid that holds
 real tokens. Legend: `B` batch, `T` tokens, `D` width.
@@ -34,7 +34,7 @@ def to_array(tensor: Tensor) -> np.ndarray:
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
-    """Return a tensor of its own (not a view) with the array's values."""
+    """Return a new tensor (not a view) with the array's values."""
     if array.dtype == BF16:
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     return torch.from_numpy(array.copy())
@@ -50,7 +50,7 @@ def record_to_sample(record: Record) -> Sample:
 
 def to_records(features: Features, precision: str | None = None) -> list[Record]:
     """Return one record a sample. precision: `float32 | float16 | bfloat16` for tokens and pooled,
-    None for what the encoder computed in. Raise ValueError for a mask with holes and no grid."""
+    None for the encoder's own dtype. Raise ValueError for a mask with holes and no grid."""
     if precision is not None and precision not in PRECISIONS:
         raise ValueError(f"cache: precision is {precision!r}, expected one of {[*PRECISIONS]}")
     dtype = features.tokens.dtype if precision is None else PRECISIONS[precision]

@@ -201,7 +201,7 @@ def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def _read_index(header: dict[str, Any]) -> dict[str, Any]:
-    """Take the metadata out of a header, and return what it holds."""
+    """Take the metadata out of a header, and return it."""
     metadata = header.pop("__metadata__")
     if metadata["format"] != FORMAT:
         raise ValueError(f"format {metadata['format']!r}, expected {FORMAT!r}")

@@ -1,4 +1,4 @@
-"""The source files that decide what a class or a function computes: its module, and the modules
+"""The source files that decide the values of a class or a function: its module, and the modules
 that it imports, as far as they belong to the same project. Changed code is another identity.
 
 Libraries and the contracts of `modalities` are left out. Imports are read from the text, those

@@ -1,11 +1,11 @@
 """A store of records on disk: filled once, resumable, read by memory map.
 
-    <root>/<level>/<id>/identity.json      what the records depend on, for people to read
+    <root>/<level>/<id>/identity.json      the identity of the records, in readable form
     <root>/<level>/<id>/*.safetensors      records; see `shard.py`
 
 The id is the SHA-256 of the identity, so that anything that changes it is another store.
 Shards appear whole or not at all, and no two processes write the same file: a killed
-process loses only what it had not yet sealed, and several may fill and read one store.
+process loses only records not yet sealed, and several may fill and read one store.
 """
 
 from __future__ import annotations

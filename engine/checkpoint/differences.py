@@ -96,7 +96,7 @@ def rows_identity(datasets: Mapping[str, TaskDataset], split: str) -> dict[str, 
 def _cells(rows: TaskDataset) -> Iterator[str]:
     """Yield the values of the columns of a task, of rows that are spread evenly if there are many.
 
-    Nothing for sources that make a whole row for one cell: what they make follows from the recipe.
+    Nothing for sources that make a whole row for one cell: their rows follow from the recipe.
     """
     source, inner = rows.source, rows.source
     while isinstance(inner, Wrapped):

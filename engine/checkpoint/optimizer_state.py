@@ -1,5 +1,5 @@
 """The state of an optimizer by the names of the parameters, so that no parameter ever takes up
-another's moments, whatever was reordered, frozen or added in between."""
+another's moments, even if parameters were reordered, frozen or added in between."""
 
 from __future__ import annotations
 

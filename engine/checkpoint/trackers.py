@@ -1,4 +1,4 @@
-"""Experiment trackers of accelerate, which get what a run writes into `metrics.jsonl`.
+"""Experiment trackers of accelerate, which receive the lines of a run's `metrics.jsonl`.
 
 Each writes into the run's folder, offline: no account and no server is needed.
 """
@@ -22,7 +22,7 @@ OFFLINE = {
     "wandb": {"WANDB_MODE": "offline", "WANDB_DIR": "{folder}"},
     "mlflow": {"MLFLOW_TRACKING_URI": "sqlite:///{folder}/mlflow.db"},
 }
-"""Tracker -> environment variables that keep it in a folder; what the user has set is kept."""
+"""Tracker -> environment variables that keep it in a folder; values set by the user are kept."""
 
 
 class Trackers:
@@ -32,7 +32,7 @@ class Trackers:
         from accelerate import PartialState
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-        PartialState()  # accelerate's trackers ask which process they are in
+        PartialState()  # accelerate's trackers need the process state
         place = folder / TRACKING
         self.trackers: list[Any] = []
         for name in names:

@@ -30,8 +30,8 @@ def format_evaluation(
     """Return a line a metric, `task/metric`, its value and that with each stream shuffled among
     the rows; then a line a name.
 
-    metrics: as returned by `evaluate`. streams: the input streams of each task. metric_names: what
-    the tasks describe of their own metrics.
+    metrics: as returned by `evaluate`. streams: the input streams of each task. metric_names:
+    the tasks' descriptions of their own metrics.
     """
     lines: list[tuple[str, str, str]] = []
     for label, values in metrics.items():

@@ -23,7 +23,7 @@ TYPES: dict[type, Any] = {
 def columns_of(row: Mapping[str, Any]) -> tuple[dict[str, Scalar | None], list[str]]:
     """Return the scalars and texts of a row, and the names of the other columns (a list, a picture)
     or would take the place of a column that every index has. A `Path` names a signal, as a
-    picture's pixels do, and is neither; so is the split, which has a column of its own."""
+    picture's pixels do, and is neither; so is the split, which has its own column."""
     scalars: dict[str, Scalar | None] = {}
     dropped: list[str] = []
     for name, value in row.items():

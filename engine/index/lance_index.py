@@ -206,7 +206,7 @@ class LanceIndex:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores `[Q, k]`, best first, and row ids `[Q, k]` (-1 where there are no more rows).
 
-        Under a condition the search is exact, whatever the kind: its rows are read anyway.
+        Under a condition the search is exact, for any kind: its rows are read anyway.
         """
         queries = check_query(queries, k, self.metadata.dim, self.uri)
         rows = self.count(where)

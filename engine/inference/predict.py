@@ -53,7 +53,7 @@ def rows_of_words(
     pipeline: Pipeline, words: Sequence[str], task: str | None
 ) -> tuple[str, list[dict[str, Any]], list[str]]:
     """Return the task, the rows that the words of a command line describe, and the streams that
-    they give. Raise ConfigError for a task, stream or column that there is not."""
+    they give. Raise ConfigError for an unknown task, stream or column."""
     tasks = pipeline.model.plan.tasks
     if task is None and len(tasks) > 1:
         raise ConfigError(f"--task: there are {', '.join(tasks)}; name one")
@@ -105,7 +105,7 @@ def _named_inputs(pipeline: Pipeline, task: str, words: Sequence[str]) -> dict[s
 def _expanded(pipeline: Pipeline, stream: str, words: Sequence[str]) -> list[str]:
     """Return words with folders replaced by the cells in them.
 
-    A word that names no file for the stream's modality (a text) stays as it is."""
+    A word that names no file for the stream's modality (a text) stays unchanged."""
     modality, cells = pipeline.model.plan.streams[stream].modality, list[str]()
     names_files = pipeline.names_files(stream)
     for word in words:
@@ -118,7 +118,7 @@ def _expanded(pipeline: Pipeline, stream: str, words: Sequence[str]) -> list[str
 
 
 class _MapFiles:
-    """Predictions whose maps are files of a folder, each under a name of its own."""
+    """Predictions whose maps are files of a folder, each under its own name."""
 
     def __init__(self, pipeline: Pipeline, task: str, folder: Path) -> None:
         make_folder(folder)

@@ -1,4 +1,4 @@
-"""Checks of streams against tasks: widths, and what the encoder must support.
+"""Checks of streams against tasks: widths, and the abilities that the encoder must support.
 
 Widths are read from the objects; a mismatch is one line with both parts, both numbers, the key.
 """

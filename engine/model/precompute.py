@@ -37,7 +37,7 @@ from .parameters import is_frozen
 from .stream import Stream
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is filled, rows done, rows in all)."""
+"""Called with (name of the fill, rows done, rows in all)."""
 
 
 def uncacheable_reason(plan: ResolvedRecipe, model: Model, name: str) -> str | None:

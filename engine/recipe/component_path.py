@@ -144,7 +144,7 @@ def missing_folder(name: object) -> Path | None:
 
 def absolute_folder(name: object) -> object:
     """Return a name that is a folder's path as an absolute one, so that a run finds it from
-    anywhere; any other as it is."""
+    anywhere; any other unchanged."""
     prefix = "local-dir:" if isinstance(name, str) and name.startswith("local-dir:") else ""
     if not isinstance(name, str) or not Path(path := name.removeprefix(prefix)).is_dir():
         return name

@@ -1,4 +1,4 @@
-"""The streams of a recipe as plans, and what they share.
+"""The streams of a recipe as plans, and their shared parts.
 
 `encoder: {share: query}` is the module of the stream `query`; `connector: {share: query}`
 likewise; `passage: {share: query}` is short for both. `encoder: {share: backbone, attention:
@@ -91,7 +91,7 @@ def _share_parts(
     decoders: Mapping[str, ComponentSpec],
     plan_of: Callable[[str], ComponentSpec],
 ) -> dict[str, ComponentSpec]:
-    """Return the encoders or the connectors of streams, by name; what is shared is one plan.
+    """Return the encoders or the connectors of streams, by name; a shared part is one plan.
 
     kind: `encoder` or `connector`. decoders: whose stack an encoder may run. plan_of: makes the
     plan of a stream that shares nothing. Raise ConfigError, one line a mistake.

@@ -134,7 +134,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _first_problem(problems: Sequence[Any]) -> str:
-    """Return the first mistake that pydantic found: where, and what was expected."""
+    """Return the first mistake that pydantic found: its place, and the value expected."""
     first = problems[0]
     words = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
     where = ".".join(words) or "the body"

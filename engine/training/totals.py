@@ -1,5 +1,5 @@
 """Losses and counts of training steps: tensors on the device until they are logged; and the bytes
-of what a backward keeps."""
+of the tensors kept for the backward."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class SavedTensors:
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:
-        """Count what is kept within the block."""
+        """Count the tensors kept within the block."""
         with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda t: t):
             yield
 

@@ -144,7 +144,7 @@ def make_folder(path: Path) -> None:
 def check_writable(path: Path, option: str, *, make: bool = False) -> None:
     """Refuse a path that no file can be written to, before anything is computed.
 
-    option: what the user set, for the message. make: whether its folder is made where it does not
+    option: the user's option, for the message. make: whether its folder is made where it does not
     exist. Raise ConfigError, one line.
     """
     if path.is_dir():

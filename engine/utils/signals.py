@@ -19,7 +19,8 @@ class GracefulStop:
     """While entered, the signals of `STOPPING` set `received` to their number.
 
     Schedulers and launchers send a signal several times, so that only a second SIGINT, of a person
-    who does not want to wait, interrupts. What the parent process ignores (`nohup`) stays ignored.
+    who does not want to wait, interrupts. Signals that the parent process ignores (`nohup`) stay
+    ignored.
     """
 
     def __init__(self) -> None:

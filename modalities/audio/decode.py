@@ -23,9 +23,9 @@ from .downmix import SURROUND
 
 SOUND = "a sound that libsndfile can decode (WAV, FLAC, OGG, MP3, AIFF...)"
 LEAD = 12 * 1152
-"""Samples decoded ahead of a segment: an MP3 frame needs what the frames before it saved."""
+"""Samples decoded ahead of a segment: an MP3 frame needs the state of the frames before it."""
 ENDLESS = 1 << 62
-"""More frames than this are a number that the writer did not know (FLAC from a pipe)."""
+"""More frames than this are a number unknown to the writer (FLAC from a pipe)."""
 LARGE = 1 << 26
 """More frames than this are decoded block by block."""
 BLOCK = 1 << 18

@@ -200,7 +200,7 @@ def _picture() -> Image.Image:
 
 @torch.no_grad()
 def _compare(model: Model, name: str, llava: Any) -> None:
-    """Raise ConfigError unless both models give the same logits of a picture and some tokens."""
+    """Raise ConfigError unless both models have the same logits for a picture and some tokens."""
     stream, backbone = model.stream(name), model.backbone
     assert backbone is not None
     pixels = stream.encoder.processor.prepare(_picture())["pixel_values"][None]

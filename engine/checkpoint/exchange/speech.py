@@ -120,7 +120,7 @@ def whisper(path: Path) -> Imported:
 
 def _whisper_start(stored: Any, config: Any) -> list[int]:
     """Return the ids before a transcript: those that the checkpoint forces, or else English's,
-    where it knows languages, to be transcribed, without times."""
+    if it has languages, to be transcribed, without times."""
     start = [stored.decoder_start_token_id or config.decoder_start_token_id]
     forced = getattr(stored, "forced_decoder_ids", None)
     forced = forced or getattr(config, "forced_decoder_ids", None) or []

@@ -46,7 +46,7 @@ def quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def no_audio_decoding() -> Iterator[None]:
     """Sounds may be taken from where they lie, as bytes and paths: for that alone 🤗 datasets
-    would want torchcodec, which is not asked to encode anything."""
+    would want torchcodec, which is not needed here."""
     encode = datasets.Audio.encode_example
     datasets.Audio.encode_example = functools.partialmethod(_as_stored, encode)
     try:

@@ -81,7 +81,7 @@ class Recovery:
         self.dtype, self.device = embedding.dtype, embedding.device
 
     def context(self, vectors: Tensor) -> Features:
-        """Return the embeddings of vectors `[B, size]` as what the decoder continues."""
+        """Return the embeddings of vectors `[B, size]` as the prefix of the decoder."""
         embeds = (vectors.to(self.dtype) @ self.map.T).unflatten(1, (self.tokens, -1))
         return Features.dense(embeds)
 

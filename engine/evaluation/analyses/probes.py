@@ -97,8 +97,9 @@ def warped(costs: np.ndarray) -> float:
 
 
 def abx(distance: np.ndarray, labels: np.ndarray) -> float:
-    """Return the share of triples in which X is nearer to A, of its own class, than to B of another
-    one; ties count a half. It is averaged over ordered pairs of classes, so that 0.5 is chance.
+    """Return the share of triples in which X is nearer to A, of the same class, than to B of
+    another one; ties count a half. It is averaged over ordered pairs of classes, so that 0.5 is
+    chance.
 
     distance: `[N, N]`. Raise ValueError if fewer than two classes, or none with two rows.
     """

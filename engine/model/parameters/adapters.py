@@ -141,7 +141,7 @@ def _no_change(layer: nn.Module, args: Any) -> None:
 
 @contextlib.contextmanager
 def without_config(module: nn.Module) -> Iterator[None]:
-    """Hide the `config` of a part from peft, which takes what has one for a model of
+    """Hide the `config` of a part from peft, which takes a module with one for a model of
     transformers."""
     hidden = {key: vars(module).pop(key) for key in ("config",) if key in vars(module)}
     try:
@@ -206,7 +206,7 @@ def _is_linear(module: nn.Module, types: tuple[type[nn.Module], ...]) -> bool:
 
 
 def _is_plain(module: nn.Module, types: tuple[type[nn.Module], ...]) -> bool:
-    """Return whether a module computes what one of the types does: its weight is there, and its
+    """Return whether a module computes as one of the types: its weight is there, and its
     forward is the type's (routers of experts are linear maps that return a tuple)."""
     if getattr(module, "weight", None) is None or nn.utils.parametrize.is_parametrized(module):
         return False

@@ -35,7 +35,7 @@ def load_and_transform(
 ) -> None:
     """Fill a part that was just built with its weights, and transform it.
 
-    within: parts within it that have weights of their own, loaded after the part's and before its
+    within: parts within it that have their own weights, loaded after the part's and before its
     transforms. values: False leaves the weights unchanged and builds the structure
     alone. Transforms that the run named by `weights` was built with are in its weights: they shape
     the part before it is loaded, and the others follow. Raise ConfigError, one line, for a

@@ -97,8 +97,8 @@ class ExpertRecorder:
 
 
 class SimulatorSnapshot:
-    """A snapshot of an environment, to be restored: MuJoCo's state, and what the classes around it
-    count or remember (numbers and arrays)."""
+    """A snapshot of an environment, to be restored: MuJoCo's state, and the values that the classes
+    around it count or remember (numbers and arrays)."""
 
     def __init__(self, env: MetaWorld) -> None:
         self.env = env

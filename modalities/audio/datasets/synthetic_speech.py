@@ -1,6 +1,6 @@
 """Spoken sentences: espeak-ng speaks the sentences of a grammar, in a hundred voices.
 
-It is one synthesiser: what is learned from it, and every figure, does not transfer to people's
+It is one synthesiser: models trained on it, and every figure, do not transfer to people's
 speech. Sentence and speaker follow from (seed, split, index) alone; the sound is made when
 its cell is read, so that keys, texts and lengths cost nothing.
 

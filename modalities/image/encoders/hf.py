@@ -187,7 +187,7 @@ def processor(whole: Any, config: Any, settings: Json | None) -> HubProcessor:
 
 def _default_settings(whole: Any, config: Any) -> Json:
     kinds = (config.model_type, whole.model_type)
-    # Without one of its own, that of the family: `qwen3_vl` for `qwen3_vl_moe_vision`.
+    # Without its own processor, that of the family: `qwen3_vl` for `qwen3_vl_moe_vision`.
     known = [t for k in kinds for t in IMAGE_PROCESSOR_MAPPING_NAMES if f"{k}_".startswith(f"{t}_")]
     names = IMAGE_PROCESSOR_MAPPING_NAMES[max(known, key=len)] if known else None
     if names is None:

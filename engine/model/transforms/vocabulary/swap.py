@@ -1,7 +1,7 @@
 """Another vocabulary for a trained model: `swap_vocabulary`.
 
 Tokens that both vocabularies have keep their rows in every tensor over the vocabulary: tables,
-output layers, biases. The others begin as the method says.
+output layers, biases. The others are initialized by the method.
 
 Legend: `V` old and `W` new tokens, `D` width.
 """
