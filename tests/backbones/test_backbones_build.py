@@ -118,6 +118,7 @@ SEVEN = {
 }
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("how", ["causal", "prefix", "block"])
 def test_seven_billion_parameters_on_the_meta_device(how: Any, tokenizer: Any) -> None:
     with torch.device("meta"):

@@ -63,6 +63,7 @@ FOLDERS = {
 }
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("words", FOLDERS.values(), ids=FOLDERS)
 def test_two_working_folders_are_two_data_sets(
     recipe: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

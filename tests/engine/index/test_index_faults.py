@@ -24,6 +24,7 @@ from sensorium.engine.utils import ConfigError, RuntimeFailure
 from sensorium.tests.engine.index.index_rows import ABOUT, entries, keys, unit
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(
     ("first", "second"), itertools.permutations([1, 1.5, 2.0, True, "text", 2**53 + 1, -0.5], 2)
 )

@@ -88,6 +88,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(
     "task",
     [

@@ -85,6 +85,7 @@ VALID = {
 }
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("route", ROUTES)
 def test_no_body_is_an_error_of_the_server(client: Any, route: str) -> None:
     rng = random.Random(f"0 {route}")

@@ -174,6 +174,7 @@ def sensorium_ends(
     return ends
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize(
     ("option", "value", "line"),

@@ -65,6 +65,7 @@ def test_sentences_are_as_long_as_they_should_be() -> None:
         assert sum(lengths) >= 10_000
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("hold", HOLDS, ids=lambda hold: "+".join(hold) or "nothing")
 def test_a_test_split_holds_out_what_it_says_and_no_more(name: str, hold: list[str]) -> None:

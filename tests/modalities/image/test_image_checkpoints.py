@@ -184,6 +184,7 @@ def saved(kind: str, folder: Path) -> tuple[Any, Any]:
     return steps, getattr(model, "vision_model", model).eval()
 
 
+@pytest.mark.quick_share(2)
 @pytest.mark.parametrize("family", ["vit", "dinov2", "clip", "siglip2"])
 def test_transformers_folder(family: str, tmp_path: Path) -> None:
     steps, tower = saved(family, tmp_path)

@@ -170,6 +170,7 @@ def test_what_monai_samples_is_not_taken() -> None:
     assert torch.equal(encoder(**batch).tokens, encoder(**batch).tokens)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -173,6 +173,7 @@ NEEDS = {
 }  # fmt: skip
 
 
+@pytest.mark.quick_share(2)
 @pytest.mark.parametrize("name", NAMED)
 def test_a_source_meets_the_contract(name: str, tmp_path: Path) -> None:
     pytest.importorskip(NEEDS.get(name, "numpy"))

@@ -34,6 +34,7 @@ from sensorium.tests.engine.model.inner.inner_recipes import (
 )
 
 
+@pytest.mark.quick_share(3)
 @places
 def test_weights_of_a_run_are_loaded(place: str, tmp_path: Path) -> None:
     values = recipe()

@@ -93,6 +93,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.mark.quick_share(2)
 @pytest.mark.parametrize("encoder", [VIT, CLIP, BEIT, EVA], ids=["vit", "clip", "beit", "eva"])
 def test_a_run_with_adapters_is_the_weights_of_others(encoder: dict[str, Any]) -> None:
     first = trained({**encoder, "lora": LORA}, 1)

@@ -17,6 +17,7 @@ from sensorium.tasks.supervised.label_encoder import LabelEncoder
 from sensorium.tests.engine.training.cached.cached_recipes import FROZEN, PLAIN, stores, tiny
 
 
+@pytest.mark.quick_share(2)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_losses_are_the_same_with_the_cache_and_without(shop: Any, workers: int) -> None:
     """Dropout and a batch norm in the encoder: it is in `eval()`, cached or not."""

@@ -83,6 +83,7 @@ def resumes_after(shop: Any, recipe: dict[str, Any], count: int) -> bool:
     return True
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("count", [8, 24, 38])
 def test_it_resumes_exactly_wherever_it_was_killed(shop: Any, count: int) -> None:
     recipe = resumable(shop)
