@@ -65,6 +65,18 @@ def test_the_recipes_of_the_page_are_right(text: str) -> None:
     plan_recipe(parse_recipe(parse(text, "README")))
 
 
+PAIRS = ("sound_to_action", "volume_to_sound", "trajectory_to_words")
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_new_pair_takes_few_lines(name: str) -> None:
+    """They are trained with all commands of the page, in `docs/test_pages.py`."""
+    text = _file(f"{name}.yaml")
+    assert len(text.splitlines()) <= 15
+    plan_recipe(parse_recipe(parse(text, "README")))
+    assert f"sensorium train {name}.yaml" in README
+
+
 def test_the_page_shows_a_whole_recipe() -> None:
     assert RECIPES
 

@@ -19,6 +19,7 @@ from ..model import FITTED, load_fitted
 from ..recipe import DataSection, Recipe, ResolvedRecipe, load_recipe, plan_recipe
 from ..utils import ConfigError, read_metrics, write_page
 from .charts import LineChart
+from .comparison import format_value
 from .curves import Titled, fitted_charts, logged, loss_chart, other_charts, validation_charts
 from .diagram import PipelineDiagram, pipeline_diagram
 from .previews import attach_previews
@@ -248,8 +249,10 @@ def _grid(
 def _facts(recipe: Recipe, lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     settings = recipe.train
     done = max((line["step"] for line in lines), default=0)
+    stages = len({line["stage"] for line in lines if "stage" in line})
+    of = f"in {stages} stages" if stages else f"of {settings.steps:,}"
     facts = [
-        ("Steps", f"{done:,} of {settings.steps:,}"),
+        ("Steps", f"{done:,} {of}"),
         ("Rows a step", f"{settings.batch_size * settings.gradient_accumulation_steps:,}"),
         ("Learning rate", f"{settings.optimizer.lr:g}, {settings.schedule.type}"),
         ("Precision", settings.precision),
@@ -275,5 +278,7 @@ def _source(data: DataSection) -> str:
         "holdout": holdout_text,
         "limit": data.limit,
     }
-    listed = [f"{name} {value}" for name, value in options.items() if value is not None]
+    listed = [
+        f"{name} {format_value(value)}" for name, value in options.items() if value is not None
+    ]
     return f"{data.source} ({', '.join(listed)})" if listed else data.source

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
+import nibabel
 import numpy as np
 import pytest
 import soundfile
@@ -87,6 +90,28 @@ def add_files(folder: Path) -> None:
     for file in ("picture.png", "a.png", "b.png", "photos/a.png"):
         Image.new("RGB", (64, 64), "red").save(folder / file)
     soundfile.write(folder / "recording.wav", np.zeros(16_000), 16_000)
+    rng = np.random.default_rng(0)
+    for name in ("commands", "dictations"):
+        (folder / f"{name}.jsonl").write_text("".join(map(_line(name, folder, rng), range(4))))
+
+
+def _line(name: str, folder: Path, rng: np.random.Generator) -> Callable[[int], str]:
+    """Return what writes a row's files and returns its line."""
+
+    def write(index: int) -> str:
+        sound, volume = f"{name}-{index}.wav", f"{index}.nii.gz"
+        soundfile.write(folder / sound, 0.1 * rng.standard_normal(8_000), 16_000)
+        if name == "commands":
+            cells = {"audio": sound, "action": rng.random((12, 2)).tolist()}
+        else:
+            values = rng.random((16, 16, 16), dtype=np.float32)
+            nibabel.save(
+                nibabel.Nifti1Image(values, np.diag([8.0, 8.0, 8.0, 1.0])), folder / volume
+            )
+            cells = {"audio": sound, "volume": volume}
+        return json.dumps(cells) + "\n"
+
+    return write
 
 
 def test_every_part_and_verb_is_in_the_reference() -> None:
