@@ -205,7 +205,7 @@ class Pretrained(Backbone):
 
     def _check_filled(self, context: Features) -> None:
         """Raise ValueError for an empty row."""
-        problem = "context: a row is empty; it needs at least one token (a bos, say)"
+        problem = "context: a row is empty; it needs at least one token (e.g. a bos)"
         filled, device = context.mask.any(1).all(), context.mask.device.type
         if device == "cuda" and context.tokens.shape[1]:
             torch._assert_async(filled, problem)  # does not synchronize with the device

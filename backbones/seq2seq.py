@@ -76,7 +76,7 @@ class Seq2Seq(Pair):
         if visibility.restart_positions:
             raise ValueError(
                 f"{self.kind}: documents and facets have no meaning in an encoder-decoder, whose "
-                "encoder sees all of the context; give each a row of its own"
+                "encoder sees all of the context; give each its own row"
             )
         return visibility
 
@@ -185,7 +185,7 @@ class Seq2Seq(Pair):
         visibility = as_visibility(attention)
         if not visibility.is_named:
             raise ValueError(
-                f"{self.kind}: the encoder sees all of the context; give the visibility to forward"
+                f"{self.kind}: the encoder sees all of the context; pass the visibility to forward"
             )
         packed = pack(context.tokens.to(self.dtype), context.mask)
         if not self.encodes_context:

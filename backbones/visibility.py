@@ -56,7 +56,7 @@ class Visibility:
         if not 0 <= self.future_weight <= 1:
             raise ValueError(f"visibility: future_weight is in [0, 1], found {self.future_weight}")
         if any(inner.layers for inner in self.layers.values()):
-            raise ValueError("visibility: a layer's visibility has no layers of its own")
+            raise ValueError("visibility: a layer's visibility has no layers")
 
     @classmethod
     def documents(cls, ids: Tensor, base: AttentionKind = "causal") -> Self:

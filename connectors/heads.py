@@ -114,7 +114,7 @@ class Flatten(Connector):
         grid = features.grid or (tokens.shape[1],)
         if len(grid) != len(self.grid):
             raise ValueError(
-                f"flatten: reads a grid of {len(self.grid)} axes, the features have {grid}; say "
+                f"flatten: reads a grid of {len(self.grid)} axes, the features have {grid}; set "
                 "grid with as many"
             )
         if grid == self.grid:

@@ -55,7 +55,7 @@ class WeightedLayers(Connector):
             raise ValueError(
                 f"weighted_layers: got {len(shapes)} hidden layers, expected "
                 f"{len(self.hidden_layers)}; an encoder that supports `hidden_states` "
-                "gives them, whole and not in pieces"
+                "returns them, whole and not in pieces"
             )
         for layer, shape in zip(self.hidden_layers, shapes, strict=True):
             if shape != expected:

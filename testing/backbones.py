@@ -208,7 +208,7 @@ class BackboneContract:
                 )
                 zeroed = self.run(kind, layer_hooks={-1: lambda tokens, mask: tokens * 0})
                 expect(
-                    not close(zeroed, reference), "what the last layer's hook returns is not used"
+                    not close(zeroed, reference), "the output of the last layer's hook is not used"
                 )
         if "hidden_states" in self.model.supports:
             with checking(self.name, "hidden_states"), torch.no_grad():

@@ -102,7 +102,7 @@ class EncoderContract:
             expect(isinstance(processor, Processor), "processor is no modalities.base.Processor")
             blocks = self.encoder.blocks()
             inner = set(self.encoder.modules())
-            expect(all(b in inner for b in blocks), "blocks() holds what is no module of it")
+            expect(all(b in inner for b in blocks), "blocks() holds an object outside its modules")
 
     def make(self, seed: int = 0) -> Encoder:
         encoder: Encoder = self.plan.build(seed)
@@ -147,7 +147,7 @@ class EncoderContract:
             first, *other_rows = [self.row(self.features, i) for i in range(len(self.samples))]
             pairs = [(first[: len(other)], other[: len(first)]) for other in other_rows]
             differs = any(not close(first_row, other) for first_row, other in pairs)
-            expect(differs, "all examples give the same features; is the input read?")
+            expect(differs, "all examples have the same features; is the input read?")
 
     def check_batches(self) -> None:
         """Other rows, and padding if the encoder is batch-invariant, do not affect features."""
@@ -236,7 +236,7 @@ class EncoderContract:
             same_shape = layer.mask.shape == base.mask.shape
             expect(not same_shape or torch.equal(layer.mask, base.mask), "a layer has another mask")
         swapped = self.encode(self.samples, hidden_states=(-1, 0)).hidden_states
-        expect(same(hidden[0].tokens, swapped[1].tokens), "layers are not in the order asked")
+        expect(same(hidden[0].tokens, swapped[1].tokens), "layers are not in the requested order")
         self._refuses(hidden_states=(99,))
         check_layer_numbers(self)
 
@@ -264,7 +264,7 @@ class EncoderContract:
         expect(tokens.ndim == 3 and tokens.shape[:2] == shape, "hooks take [B, T, D] and [B, T]")
         expect(mask.dtype == torch.bool, f"the hook's mask is {mask.dtype}, expected bool")
         zeroed = self.encode(self.samples, layer_hooks={0: lambda tokens, mask: tokens * 0}).tokens
-        expect(not close(zeroed, base), "what the hook of layer 0 returns is not used")
+        expect(not close(zeroed, base), "the output of the hook of layer 0 is not used")
         self._refuses(layer_hooks={99: hook})
 
     def _refuses(self, **options: Any) -> None:

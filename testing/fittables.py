@@ -43,9 +43,7 @@ def check_fittable(make: Callable[..., Fittable], rows: Iterable[Any], **options
     with checking(name, "load_state"):
         empty.load_state(read)
         again = empty.state()
-        expect(
-            same(_as_json(again), _as_json(state)), "what was written and read back is not the same"
-        )
+        expect(same(_as_json(again), _as_json(state)), "the state written and read back differs")
         first.load_state(read)
         expect(same(_as_json(first.state()), _as_json(state)), "reading it again changes the state")
     with checking(name, "in a worker"):

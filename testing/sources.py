@@ -84,7 +84,7 @@ def _check_rows(first: Source, second: Source, name: str) -> None:
         for row in rows:
             _check_row(row, first.columns or tuple(rows[0]))
         backwards = [second[i] for i in reversed(indices)]
-        expect(same(rows, backwards[::-1]), "a row depends on what was read before it")
+        expect(same(rows, backwards[::-1]), "a row depends on the rows read before it")
         try:
             first[count]
         except IndexError:

@@ -89,7 +89,7 @@ def _check_examples(builder: TaskBuilder, name: str) -> None:
         expect(decoded == batch.references, "a reference changes when written as JSON")
         again = builder.prepare(task, rows)
         equal = same(batch.labels, again.labels) and batch.references == again.references
-        expect(equal, "the same row and generator give another example")
+        expect(equal, "equal rows and generators yield another example")
 
 
 def _check_loss(builder: TaskBuilder, name: str, sums_rows: bool) -> None:

@@ -101,7 +101,7 @@ class LayerAccess:
 
         def hook(module: nn.Module, args: Any, kwargs: Any) -> Any:
             if not any(is_shared(value) for value in (*args, *kwargs.values())):
-                raise ValueError(f"{self.kind}: layer {i} takes no mask of its own")
+                raise ValueError(f"{self.kind}: layer {i} takes no separate mask")
             args = tuple(mask if is_shared(value) else value for value in args)
             return args, {k: mask if is_shared(value) else value for k, value in kwargs.items()}
 

@@ -98,7 +98,7 @@ def fill(
             batch = [i for i in indices[start : start + batch_size] if keys[i] not in store]
             records = list(compute(batch)) if batch else []
             if len(records) != len(batch):
-                raise RuntimeFailure(f"cache: {len(batch)} rows gave {len(records)} records")
+                raise RuntimeFailure(f"cache: {len(batch)} rows returned {len(records)} records")
             if start == 0 and (examples := [r for r in records if r is not None]):
                 require_space(store.folder, estimate(examples, len(indices)))
             for i, record in zip(batch, records, strict=True):

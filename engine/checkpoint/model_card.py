@@ -34,7 +34,7 @@ _CARD = """---
 # {name}
 
 {command}
-Load it with `sensorium.load("{folder}")`. The recipe, resolved, stands in `recipe.yaml`.
+Load it with `sensorium.load("{folder}")`. The resolved recipe is in `recipe.yaml`.
 
 ## Parts
 

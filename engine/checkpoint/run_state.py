@@ -115,7 +115,7 @@ def check_free(folder: Path) -> None:
     foreign = sorted(name for name in (*OWN, RUN) if (folder / name).exists())
     if foreign:
         raise ConfigError(
-            f"{folder}: is no run's folder and holds {foreign[0]}, which a run would replace; say "
+            f"{folder}: is no run's folder and holds {foreign[0]}, which a run would replace; pass "
             "--out for another folder"
         )
 

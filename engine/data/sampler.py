@@ -132,7 +132,7 @@ def _single_group(
         if len(groups[name]) < total:
             raise ConfigError(
                 f"train.sampler: {name!r} has {len(groups[name])} rows, a batch of type: "
-                f"single_group takes {total} of one value; lower train.batch_size, or say "
+                f"single_group takes {total} of one value; lower train.batch_size, or set "
                 "type: balanced"
             )
     order: list[int] = []

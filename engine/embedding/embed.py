@@ -100,7 +100,7 @@ def open_for(uri: str, maker: IndexMetadata) -> Index:
     if metadata.stream != maker.stream:
         raise ConfigError(
             f"{uri}: holds vectors of the stream {metadata.stream!r}, these are of "
-            f"{maker.stream!r}; give them an --out of their own"
+            f"{maker.stream!r}; give them another --out"
         )
     check_compatible(uri, metadata, maker.stream, maker.fingerprints[maker.stream], maker.run)
     return index

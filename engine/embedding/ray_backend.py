@@ -72,7 +72,7 @@ def embed_with_ray(
     machine. The same rows as the local engine's. Raise ConfigError for a streaming source."""
     if isinstance(data.source, StreamingSource):
         raise ConfigError(
-            "--backend ray: hands out rows by index, which a streaming source has not; "
+            "--backend ray: distributes rows by index, which a streaming source has not; "
             "use --backend local, or give the source streaming=false"
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -182,7 +182,7 @@ def check_query(queries: np.ndarray, k: int, dim: int, where: str) -> np.ndarray
     if vectors.shape[-1] != dim:
         raise ConfigError(
             f"{where}: holds vectors of width {dim}, the query has {vectors.shape[-1]}; "
-            "ask with the run that made the index"
+            "query with the run that made the index"
         )
     if k < 1:
         raise ConfigError(f"-k: found {k}, expected at least 1")

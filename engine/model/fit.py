@@ -63,7 +63,7 @@ def _check_head(
             continue
         if read_json(path) != json.loads(_split_state(part.state())[0]):
             raise ConfigError(
-                f"{task.where}.{name}: differs from the one that {where} learned with; say "
+                f"{task.where}.{name}: differs from the one that {where} learned with; set "
                 f"weights: {folder}:{source.name} in its section"
             )
 

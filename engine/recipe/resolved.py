@@ -148,7 +148,7 @@ def plan_recipe(recipe: Recipe) -> ResolvedRecipe:
     decoders = _decoders(recipe)
     streams = plan_streams(recipe.inputs, decoders)
     if not recipe.tasks:
-        raise ConfigError("tasks: there are none; a recipe asks for at least one")
+        raise ConfigError("tasks: found none, expected at least one")
     tasks = {name: _task(name, section) for name, section in recipe.tasks.items()}
     resolved = ResolvedRecipe(recipe, streams, decoders, tasks)
     _cross_check(resolved)

@@ -75,7 +75,7 @@ def _augment(section: StreamSection, modality: Modality, where: str) -> Any | No
     kind = options.pop("type", next(iter(modality.augments), None))
     if kind is None:
         raise ConfigError(
-            f"{where}: {section.modality} has no augment of its own; set type: package.module:Class"
+            f"{where}: {section.modality} has no augment; set type: package.module:Class"
         )
     part = find(f"{section.modality}_augment", kind, where)
     with located_errors(where, arguments(part)):

@@ -216,7 +216,7 @@ def _plan(recipe: Recipe, run: Path, notes: list[str]) -> ResolvedRecipe | None:
         if (run / FITTED).is_dir():
             load_fitted(plan, run / FITTED)
     except ConfigError as error:
-        notes.append(f"What was fitted cannot be shown here: {error}")
+        notes.append(f"The fitted parts cannot be shown here: {error}")
     return plan
 
 

@@ -85,7 +85,7 @@ def _column(
     for name, rows in datasets.items():
         if isinstance(rows.source, ShuffleBuffer):
             raise ConfigError(
-                f"train.sampler: {sampler.type} looks at every row first, and tasks.{name} is "
+                f"train.sampler: {sampler.type} reads every row first, and tasks.{name} is "
                 "a stream; give it a `limit`, or set type: shuffle"
             )
         values[name] = [_value(rows.source, i, sampler.column) for i in range(len(rows.source))]

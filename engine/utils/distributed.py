@@ -43,7 +43,7 @@ def init_accelerator(
     chosen, several = pick(device), LAUNCHED in os.environ
     if several and chosen.index is not None:
         raise ConfigError(
-            f"device: found {chosen}, but every process takes a device of its own; leave the "
+            f"device: found {chosen}, but every process takes its own device; leave the "
             f"number out: {chosen.type}"
         )
     if precision == "fp16" and chosen.type == "cpu":

@@ -52,7 +52,7 @@ def spatial_shape(sample: Sample) -> tuple[int, ...]:
     """Return the spatial shape of a sample's signal: that of its largest tensor `[C, ...]`."""
     signals = [t for t in sample.values() if t.is_floating_point() and t.ndim > 1]
     if not signals:
-        raise ValueError("a sample without a signal that lies in space cannot be cropped")
+        raise ValueError("a sample without a signal with a position in space cannot be cropped")
     return tuple(max(signals, key=torch.numel).shape[1:])
 
 

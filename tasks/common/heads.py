@@ -25,7 +25,7 @@ def head_output(task: Task, name: str, features: Features) -> Tensor:
         shape = f"tokens {tuple(output.tokens.shape)}" if output.pooled is None else "a vector"
         last = "without a vector" if output.pooled is None else f"of {output.pooled.shape[-1]}"
         raise ValueError(
-            f"{where} gives {shape} {last}, expected a vector of {width} a row; use a head such "
+            f"{where} returns {shape} {last}, expected a vector of {width} a row; use a head such "
             "as linear, mlp or attention_probe"
         )
     return output.pooled.float()

@@ -124,7 +124,7 @@ class ControlTask(Task):
         if not self.chunk.first:
             raise ValueError(
                 f"previous_action: the column {self.previous_action!r} is empty, and no training "
-                "row begins an episode; give the action that counts as executed before it"
+                "row begins an episode; set the action executed before it"
             )
         return np.asarray(self.chunk.first, np.float32)
 

@@ -26,8 +26,7 @@ def random_window(sample: Sample, window: Sequence[int], rng: np.random.Generato
         raise ValueError(f"window: {list(window)} has {len(window)} axes, samples {len(extent)}")
     if "affine" not in sample:
         raise ValueError(
-            "window: the samples hold no affine, which says where a window of them lies; leave "
-            "window out"
+            "window: the samples hold no affine, which locates a window of them; leave window out"
         )
     box = [min(n, wide) for n, wide in zip(extent, window, strict=True)]
     low = [int(rng.integers(n - wide + 1)) for n, wide in zip(extent, box, strict=True)]

@@ -57,7 +57,7 @@ def test_mistakes_are_named(build: Callable[..., Any]) -> None:
         ),
         ({"window": 0}, "window is at least 1, found 0"),
         ({"future_weight": 1.5}, r"future_weight is in \[0, 1\], found 1.5"),
-        ({"layers": {0: CAUSAL.with_windows({1: 2})}}, "has no layers of its own"),
+        ({"layers": {0: CAUSAL.with_windows({1: 2})}}, "has no layers"),
     ],
 )
 def test_mistakes_of_a_visibility(options: dict[str, Any], message: str) -> None:

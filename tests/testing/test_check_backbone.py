@@ -98,7 +98,7 @@ class Fixed(Causal):
         (Padded, "Padded, attention causal: row 0 alone|row 1 alone"),
         (Shifted, "Shifted, teacher_force: position 1 sees the id that it predicts"),
         (Mean, "Mean, loss: total: they differ"),
-        (Deaf, "Deaf, layer_hooks: what the last layer.s hook returns is not used"),
+        (Deaf, "Deaf, layer_hooks: the output of the last layer.s hook is not used"),
         (Boastful, "Boastful, constructor: supports names telepathy, which is not known"),
         (Fixed, "Fixed, generate: is not greedy"),
     ],

@@ -181,8 +181,8 @@ def _compared(component: BuiltComponent, ours: Tensor, theirs: Tensor) -> float:
     difference = float((ours - theirs).abs().max() / (ours.std() + 1e-12))
     if not difference <= TOLERANCE:
         raise ConfigError(
-            f"--part {component.where}: what was written gives other values (they differ by "
-            f"{difference:.2g} of their standard deviation); nothing was kept"
+            f"--part {component.where}: the written file returns other values (they differ by "
+            f"{difference:.2g} of their standard deviation); nothing was written"
         )
     return difference
 

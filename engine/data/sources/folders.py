@@ -81,7 +81,7 @@ class Folder(Source):
         self.labelled = self.labelled and any(len(parts) > 1 for parts in paths)
         label_columns = ("label", "class") if self.labelled else ()
         for name in {self.column, *label_columns} & extra.keys():
-            raise ValueError(f"{self.folder}: {METADATA} has a column {name!r} of its own; rename")
+            raise ValueError(f"{self.folder}: {METADATA} has a column {name!r} itself; rename")
         self.columns = (self.column, *label_columns, *extra)
         if self.labelled:
             self._classify(paths, [top] if split is None else sorted(top.iterdir()))

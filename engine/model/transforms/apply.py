@@ -132,7 +132,7 @@ def _in_weights(spec: ComponentSpec, steps: Sequence[TransformSection]) -> list[
         )
     if spec.owner is not None and spec.comes_with_owner and len(applied) < len(steps):
         raise ConfigError(
-            f"{spec.where}.transforms: its weights come with those of {spec.owner.where}; say "
+            f"{spec.where}.transforms: its weights come with those of {spec.owner.where}; set "
             f"weights: {spec.weights} here too"
         )
     return applied

@@ -88,7 +88,7 @@ def open_checkpoint(folder: Path) -> Any:
 def _check_opens(model: Any, folder: Path) -> None:
     """Raise ConfigError unless transformers opens a folder as the model in memory."""
     kind = type(model).__name__
-    cure = "name the transform in a recipe, whose runs keep it"
+    cure = "name the transform in a recipe, whose runs store it"
     try:
         with quiet_loading():
             again, report = type(model).from_pretrained(

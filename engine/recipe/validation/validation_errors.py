@@ -60,7 +60,7 @@ def format_validation_errors(
             new_name = renamed(path, label if owner is model else "", value)
             hint = f"; it is called {new_name} now" if new_name else ""
             if isinstance(value, Mapping) and value and all(v is None for v in value.values()):
-                hint = "; put a text that begins with '{' in quotes"
+                hint = "; quote a text that begins with '{'"
             line = f"found {text} ({type(value).__name__}), expected {expected}{hint}"
         lines.setdefault(path, f"{path}: {line}")
     return list(lines.values())

@@ -146,7 +146,7 @@ async def _transcript(
     timed = form in ("verbose_json", "srt", "vtt")
     has_times = "times" in model.tasks[task].eval_options
     if timed and not has_times:
-        raise bad_request(f"response_format: {task} gives no times of words; take json or text")
+        raise bad_request(f"response_format: {task} has no times of words; take json or text")
     prediction = await model.worker.predict(task, row, {"times": True} if timed else {})
     text, words = prediction["text"], prediction.get("words", [])
     if form == "text":

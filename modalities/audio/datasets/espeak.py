@@ -107,7 +107,7 @@ def _new_library() -> Iterator[tuple[Any, int]]:
         try:
             rate = espeak.espeak_Initialize(SYNCHRONOUS, 0, data, PHONEME_EVENTS | DONT_EXIT)
             if rate <= 0:
-                raise ReadError(path, "espeak-ng finds no data of its own", LIBRARY)
+                raise ReadError(path, "espeak-ng does not find its data", LIBRARY)
             seed = getattr(espeak, "espeak_ng_SetRandSeed", None)  # since 1.52; fixed before
             if seed is not None:
                 seed(ctypes.c_long(SEED))

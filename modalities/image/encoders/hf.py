@@ -192,7 +192,7 @@ def _default_settings(whole: Any, config: Any) -> Json:
     names = IMAGE_PROCESSOR_MAPPING_NAMES[max(known, key=len)] if known else None
     if names is None:
         raise ValueError(
-            f"transformers: {config.model_type} has no image processor of its own; say "
+            f"transformers: {config.model_type} has no image processor; set "
             "processor: {image_processor_type: ViTImageProcessor, size: {height: .., width: ..}}"
         )
     name = names.get("torchvision") or names["pil"]

@@ -108,7 +108,7 @@ class TransformersVision(Encoder):
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"processor.size: {config.model_type} takes no pictures of {size[0]} x {size[1]} "
-                "px; give it square ones"
+                "px; use square ones"
             ) from error
 
     def _runs(self) -> bool:

@@ -10,7 +10,7 @@ from ...base import ReadError
 from .dicom_frames import Frame
 
 LOCALIZERS = ("localizer", "localiser", "scout", "survey")
-EXPECTED = "series: <a name, number or UID of one; * stands for a part of a name>"
+EXPECTED = "series: <a name, number or UID of one; * matches a part of a name>"
 
 
 def select_series(groups: Sequence[list[Frame]], source: object, series: Any) -> list[Frame]:

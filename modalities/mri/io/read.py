@@ -231,7 +231,7 @@ def _channels(values: np.ndarray, volume: Any, source: object) -> np.ndarray:
     is_integer = isinstance(volume, Integral) and not isinstance(volume, bool)
     if is_integer and -count <= volume < count:
         return values[None, ..., int(volume)]
-    problem = f"asks for volume {volume!r} of {count}" if volume is not None else ""
+    problem = f"requests volume {volume!r} of {count}" if volume is not None else ""
     raise ReadError(
         source,
         problem or f"holds {count} volumes, shape {values.shape}",

@@ -26,7 +26,7 @@ class Points:
     def __init__(self, tokenizer: ActionTokenizer) -> None:
         if not hasattr(tokenizer, "encode_continuous"):
             raise ValueError(
-                f"tokenizer: {type(tokenizer).__name__} has no control points to regress; say "
+                f"tokenizer: {type(tokenizer).__name__} has no control points to regress; set "
                 "tokenizer: bspline"
             )
         self.tokenizer: Any = tokenizer

@@ -80,7 +80,7 @@ def test_an_error_keeps_what_was_computed(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         fill(store, ["a", "b", "c", "d"], compute, batch_size=2)
     assert store.missing("abcd") == ["c", "d"]
-    with pytest.raises(RuntimeFailure, match="2 rows gave 1 records"):
+    with pytest.raises(RuntimeFailure, match="2 rows returned 1 records"):
         fill(store, ["c", "d"], lambda places: [record(0)], batch_size=2)
 
 

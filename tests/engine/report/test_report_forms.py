@@ -186,7 +186,7 @@ def test_a_page_goes_on_without_what_was_fitted(
     run, plan = robot
     (run / FITTED / "tasks.walk.tokenizer.json").unlink()
     page = write_report([run], tmp_path / "page.html").read_text()
-    assert "What was fitted cannot be shown here: tasks.walk.tokenizer" in page
+    assert "The fitted parts cannot be shown here: tasks.walk.tokenizer" in page
     assert "8 steps of 2 joints" in page and "control points" not in page
     assert len(fitted_charts(plan)) == 1
     assert not fitted_charts(plan_recipe(plan.recipe))

@@ -164,7 +164,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no augment": (
         {"modality": "series_parts:PLAIN"},
-        r"inputs\.series\.augment: series_parts:PLAIN has no augment of its own",
+        r"inputs\.series\.augment: series_parts:PLAIN has no augment",
     ),
 }
 

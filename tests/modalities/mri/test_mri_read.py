@@ -125,7 +125,7 @@ def test_a_series_of_volumes_is_never_chosen_from_in_silence(tmp_path: Path) -> 
         read(path)
     np.testing.assert_array_equal(read({"path": path, "volume": 1})[0], values[..., 1])
     assert read({"path": path, "volume": "channels"}).shape == (3, 5, 6, 7)
-    with pytest.raises(ReadError, match="asks for volume 3 of 3"):
+    with pytest.raises(ReadError, match="requests volume 3 of 3"):
         read({"path": path, "volume": 3})
     alone = written(tmp_path / "one.nii", values[..., :1])
     assert read(alone).shape == (1, 5, 6, 7)
