@@ -15,20 +15,26 @@ from ...backbones.visibility import Attention
 from ...modalities.base import Features, Tokenizer
 from ..base import Unit
 
+REPLACEMENT = "\ufffd"
+"""What stands for bytes that are no letter yet."""
+
 
 def text_units(tokenizer: Tokenizer, ids: Sequence[int]) -> list[Unit]:
     """Return the words of a text. target: all ids of the text, and the places of the word's."""
     whole = tuple(ids)
     units: list[tuple[str, list[int]]] = []
-    before = ""
+    before, waiting = "", list[int]()
     for place in range(len(whole)):
         text = tokenizer.decode(whole[: place + 1])
+        waiting.append(place)
+        if text.endswith(REPLACEMENT) and place + 1 < len(whole):
+            continue  # bytes that are no letter yet
         added = text[len(before) :] if text.startswith(before) else text
         begins = not units or added[:1].isspace() or before[-1:].isspace()
         if begins and (added.strip() or not units):
             units.append(("", []))
-        units[-1] = (units[-1][0] + added, [*units[-1][1], place])
-        before = text
+        units[-1] = (units[-1][0] + added, [*units[-1][1], *waiting])
+        before, waiting = text, []
     return [Unit(text.strip(), (whole, tuple(places))) for text, places in units if text.strip()]
 
 

@@ -164,3 +164,31 @@ def test_masks_are_features_on_their_pixels() -> None:
     assert first[:2, :3].all()
     assert first.sum() == 6
     assert json.dumps(encoder.processor.settings())
+
+
+def test_boxes_and_masks_of_pictures_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sensorium.engine.recipe import parse_recipe
+    from sensorium.engine.training import train
+
+    monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "voc").mkdir()
+    (tmp_path / "coco").mkdir()
+    voc = {**made.voc(tmp_path / "voc"), "source": "voc", "size": [32, 32]}
+    coco = {**made.coco_objects(tmp_path / "coco"), "source": "coco_objects"}
+    encoder = {"type": "patches", "size": 32, "patch_size": 8, "dim": 16}
+    mask = {"type": "mask", "size": [32, 32]}
+    recipe = {
+        "inputs": {
+            "image": {"modality": "image", "encoder": encoder},
+            "mask": {"modality": "image_mask", "encoder": mask},
+        },
+        "tasks": {
+            "find": {"type": "localization", "input": "image", "target": "boxes", "axes": 2,
+                     "data": {"train": voc}},
+            "outline": {"type": "segmentation", "input": "image", "head": "per_token",
+                        "data": {"train": coco}},
+        },
+        "train": {"steps": 4, "batch_size": 2, "log_every": 1},
+    }  # fmt: skip
+    model = train(parse_recipe(recipe), tmp_path / "run", show=False)
+    assert {"find", "outline"} == set(model.tasks)
