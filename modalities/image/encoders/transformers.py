@@ -25,7 +25,7 @@ from .hooks import in_space, layer_outputs, match_arguments, patches_in_blocks, 
 from .position_tables import fixed_size, side_lengths
 
 LISTS = ("layer", "layers", "stages", "blocks", "block", "network")
-"""What transformers' models call the list of their layers."""
+"""Names of the list of layers in transformers' models."""
 
 
 class TransformersVision(Encoder):
@@ -202,10 +202,8 @@ class TransformersVision(Encoder):
         outlines = []
         for each in (features, *hidden * len(layers)):
             tensors = {key: getattr(each, key) for key in ("tokens", "pooled")}
-            outlined = {
-                k: outline(model, v.to("meta")) for k, v in tensors.items() if v is not None
-            }
-            outlines.append(each.replace(mask=each.mask.to("meta"), **outlined))
+            meta = {k: outline(model, v.to("meta")) for k, v in tensors.items() if v is not None}
+            outlines.append(each.replace(mask=each.mask.to("meta"), **meta))
         return outlines[0], outlines[1:]
 
     def _packed(
