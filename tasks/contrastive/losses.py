@@ -25,8 +25,8 @@ from ..common import l2_normalize
 
 def cross_entropy(logits: Tensor, targets: Tensor, compared: Tensor | None = None) -> Tensor:
     """Return the cross-entropy of logits `[B, C]` with targets `[B, C]` whose rows sum to one, a
-    sum over rows; with one-hot targets this is InfoNCE, see `candidates.Comparison`. compared: `[B, C]` bool, the candidates of each row, whose targets are made to
-    sum to one; all by default."""
+    sum over rows; with one-hot targets this is InfoNCE, see `candidates.Comparison`. compared: `[B,
+    C]` bool, the candidates of each row, whose targets are made to sum to one; all by default."""
     if compared is None:
         return -(targets * logits.log_softmax(1)).sum()
     targets = targets * compared
