@@ -20,7 +20,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model
 from ....connectors.base import Between
 from ....modalities.base import Component, Fittable
 from ...utils import ConfigError, located_errors
-from .validation_errors import find_bool_as_number, format_validation_errors
+from .validation_errors import (
+    find_bool_as_number,
+    find_negative_count,
+    format_validation_errors,
+)
 
 ENGINE_KEYS = frozenset(
     {"augment", "data", "freeze", "lora", "lr", "train_only", "transforms", "type", "weights"}
@@ -178,6 +182,9 @@ def validate_options(part: Any, values: Mapping[str, Any], where: str) -> dict[s
     with located_errors(where):
         model = options_model(part)
     validated = validate(model, values, where, getattr(part, "__name__", "it"))
+    wrong = find_negative_count({k: v for k, v in values.items() if isinstance(v, Mapping)}, where)
+    if wrong:
+        raise ConfigError(wrong)
     given_names = validated.model_fields_set
     return {
         name: getattr(validated, name)

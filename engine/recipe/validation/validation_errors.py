@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -166,6 +167,25 @@ def describe_type(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "a section {" + ", ".join(_fields(annotation)) + "}"
     return str(getattr(annotation, "__name__", annotation))
+
+
+_COUNT = re.compile(
+    r"(num|n)_\w+|(\w+_)?(layers|heads|size|channels|depth|width|experts)|(embed|hidden)_dim|d_model"
+)
+
+
+def find_negative_count(options: Mapping[str, Any], where: str) -> str:
+    """Return the line of the first count among a library's options that is negative, or nothing.
+    Libraries build no layer of -1 without a word, or fail where nothing names the option."""
+    for key, value in options.items():
+        path = f"{where}.{key}"
+        if isinstance(value, Mapping):
+            line = find_negative_count(value, path)
+            if line:
+                return line
+        elif type(value) in (int, float) and value < 0 and _COUNT.fullmatch(str(key)):
+            return f"{path}: found {value} ({type(value).__name__}), expected 0 or more"
+    return ""
 
 
 def find_bool_as_number(raw: Any, parsed: Any, where: str) -> str:

@@ -114,6 +114,21 @@ MISSPELT: dict[str, Case] = {
 
 
 VALUES: dict[str, Case] = {
+    "a negative count of a decoder": (
+        {"backbone.options.num_hidden_layers": -1},
+        "backbone.options.num_hidden_layers",
+        ("found -1", "0 or more"),
+    ),
+    "a negative count of an encoder": (
+        {ENCODER: {**TIMM, "options": {"depth": -2}}},
+        f"{ENCODER}.options.depth",
+        ("found -2", "0 or more"),
+    ),
+    "a negative count within": (
+        {ENCODER: {**TIMM, "options": {"a": {"embed_dim": -8}}}},
+        f"{ENCODER}.options.a.embed_dim",
+        ("found -8",),
+    ),
     "text for a number": ({"train.steps": "many"}, "train.steps", ("'many' (str)", "int >= 0")),
     "truth for a number": ({"train.steps": True}, "train.steps", ("True (bool)", "a number")),
     "truth for a width": ({f"{ENCODER}.dim": True}, f"{ENCODER}.dim", ("True (bool)", "number")),
