@@ -20,6 +20,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = DEBUG in arguments
     try:
+        _refuse_empty(arguments)
         with console(debug=debug):
             command()([word for word in arguments if word != DEBUG], prog_name="sensorium")
     except KeyboardInterrupt:
@@ -29,6 +30,17 @@ def main() -> None:
         sys.exit(1)
     except Exception as error:
         sys.exit(_report(error, debug))
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raise ConfigError for an empty argument, which would stand for the current folder."""
+    from .engine.utils import ConfigError
+
+    for number, word in enumerate(arguments):
+        name = arguments[number - 1] if number and not word else word.removesuffix("=")
+        if not word or (word.startswith("--") and word.endswith("=")):
+            after = f" after {name}" if word or number else ""
+            raise ConfigError(f"an argument is empty{after}; is a variable of the shell not set?")
 
 
 def _report(error: Exception, debug: bool) -> int:

@@ -1,7 +1,8 @@
 """Which tensors of a model a run has to keep: the trained ones, and those stored nowhere else.
 
 A part that is frozen and came from a library or the hub is not kept, only its fingerprint. What
-came from another run or a file is kept: these may move, and a run loads without them.
+came from another run, a file or a folder of this machine is kept: these may move, and a run loads
+without them. Of a folder's, parts of more than `MAX_COPY` bytes are not: the run names the folder.
 """
 
 from __future__ import annotations
@@ -21,14 +22,22 @@ from ...modalities.messages import short_repr
 from ..cache import content_hash, processor_settings
 from ..model import Model, validate_loaded
 from ..model.parameters import is_frozen
-from ..recipe import HUB, ComponentSpec
+from ..recipe import HUB, ComponentSpec, names_folder
 from ..utils import ConfigError, atomic_path
 
+MAX_COPY = 2**28
+"""Bytes of a frozen part from a local folder that are copied into each run."""
 
-def _is_public(part: ComponentSpec) -> bool:
-    """Return whether a part's weights are those of a library or the hub, where they stay."""
-    unchanged = not part.section.transforms
-    return unchanged and (part.weights == "pretrained" or part.weights.startswith(HUB))
+
+def _is_public(module: nn.Module, part: ComponentSpec) -> bool:
+    """Return whether a part's weights stay where they are: in a library, on the hub, or in a
+    folder that is too large to be copied."""
+    if part.section.transforms:
+        return False
+    if part.weights != "pretrained":
+        return part.weights.startswith(HUB)
+    size = sum(t.numel() * t.element_size() for t in _untrained_tensors(module).values())
+    return size > MAX_COPY or not names_folder(part.options.get("name"))
 
 
 def _untrained_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -52,7 +61,7 @@ def _pretrained_tensors(model: Model) -> dict[str, dict[str, Tensor]]:
     return {
         str(where): {n: t for n, t in _untrained_tensors(module).items() if id(t) not in changed}
         for where, module, part in model.components
-        if _is_public(part)
+        if _is_public(module, part)
     }
 
 
@@ -68,7 +77,7 @@ def frozen_tensors(model: Model) -> dict[str, Tensor]:
     """Return the saved tensors that never change: frozen ones of parts that came from another
     run or a file, by their name in the model. They are written once, not in every checkpoint."""
     parts = [(m, part) for _, m, part in model.components if part.weights != "none"]
-    local = [module for module, part in parts if not _is_public(part)]
+    local = [module for module, part in parts if not _is_public(module, part)]
     still = {id(tensor) for module in local for tensor in _untrained_tensors(module).values()}
     return {name: tensor for name, tensor in saved_tensors(model).items() if id(tensor) in still}
 
@@ -205,6 +214,8 @@ def restore(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
                 f"{source}: {name} is {tuple(tensor.shape)}, the recipe builds "
                 f"{tuple(expected_tensors[name].shape)}; was the recipe changed?"
             )
+        if isinstance(expected_tensors[name], nn.Parameter) and bool(tensor.isnan().any()):
+            raise ConfigError(f"{source}: {name} holds NaN; copy the file again, or train again")
         expected_tensors[name].copy_(tensor)
     for where, module, _ in model.components:
         validate_loaded(module, f"{source}: {where}")

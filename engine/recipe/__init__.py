@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .component_path import download as download
     from .component_path import joined as joined
     from .component_path import missing_folder as missing_folder
+    from .component_path import names_folder as names_folder
     from .component_path import source_run as source_run
     from .component_path import split_source as split_source
     from .component_path import unshared as unshared
@@ -65,6 +66,7 @@ else:
                 "download",
                 "joined",
                 "missing_folder",
+                "names_folder",
                 "source_run",
                 "split_source",
                 "unshared",

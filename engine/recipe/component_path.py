@@ -138,8 +138,17 @@ def missing_folder(name: object) -> Path | None:
     if not isinstance(name, str):
         return None
     path = Path(name.removeprefix("local-dir:")).expanduser()
-    is_path = name.startswith(("local-dir:", "~", ".")) or path.is_absolute()
-    return path if is_path and not path.exists() else None
+    return path if _is_path(name) and not path.exists() else None
+
+
+def names_folder(name: object) -> bool:
+    """Return whether a name is that of a folder of this machine, there or not."""
+    return isinstance(name, str) and (_is_path(name) or Path(name).is_dir())
+
+
+def _is_path(name: str) -> bool:
+    path = Path(name.removeprefix("local-dir:")).expanduser()
+    return name.startswith(("local-dir:", "~", ".")) or path.is_absolute()
 
 
 def absolute_folder(name: object) -> object:

@@ -55,7 +55,7 @@ def load_weights(
         if (folder := missing_folder(name)) is not None:
             raise ConfigError(
                 f"{where}.name: there is no folder {folder}, which holds the weights; bring it "
-                "back, or name where it is now"
+                "back, or write its new path into the recipe (of a run: its recipe.yaml)"
             )
         try:
             module.load()

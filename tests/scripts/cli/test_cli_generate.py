@@ -66,7 +66,7 @@ def test_generate_takes_folders(run: Run, trained: Path, home: Path, tmp_path: P
     assert code == 0 and "Is a directory" in err and len(_lines(out)) == 1
 
 
-@pytest.mark.parametrize("word", ["", "image="])
+@pytest.mark.parametrize("word", ["", "image=", "--out=", "--task="])
 def test_an_empty_input_is_no_folder(run: Run, trained: Path, word: str) -> None:
     """A variable of a shell that is not set would stand for all files here."""
     code, out, err = run("generate", str(trained), word, "parity=odd")

@@ -109,3 +109,15 @@ def test_other_preprocessing_of_its_encoder_is_refused_by_name(
     with pytest.raises(ConfigError, match=expected) as caught:
         sensorium.load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_no_numbers_are_refused(copy: Path) -> None:
+    """A model of NaN would answer, and a report say that it does not use its input."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(copy / "model.safetensors")
+    name = next(k for k in tensors if k.endswith("weight"))
+    tensors[name].view(-1)[0] = float("nan")
+    save_file(tensors, copy / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"model\.safetensors: .*weight holds NaN"):
+        sensorium.load(copy)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from timm.models import save_for_hf
 from torch import Tensor
 
-from sensorium.engine.checkpoint import load_model, save_run
+from sensorium.engine.checkpoint import load_model, save_run, state
 from sensorium.engine.model import Model, build, compose, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import ConfigError
@@ -175,16 +175,21 @@ def _timm(folder: Path) -> str:
     return f"local-dir:{folder}"
 
 
-@pytest.mark.parametrize("freeze", [True, False])
+@pytest.mark.parametrize(
+    ("freeze", "max_copy", "names"), [(True, 0, True), (True, 2**28, False), (False, 0, False)]
+)
 @pytest.mark.parametrize(("kind", "make"), [("transformers", _vit), ("timm", _timm)])
 def test_a_folder_of_weights_that_is_gone(
     tmp_path: Path,
     kind: str,
     make: Callable[[Path], str],
     freeze: bool,
+    max_copy: int,
+    names: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A run that trained all of them needs it no more; a frozen encoder's is named."""
+    """A run that holds all of them, trained or small, needs it no more; else it is named."""
+    monkeypatch.setattr(state, "MAX_COPY", max_copy)
     recipe = recipe_of()
     name = make(Path("weights"))  # relative to the working folder, which is another one later
     encoder = {"type": kind, "name": name, "freeze": freeze}
@@ -195,7 +200,7 @@ def test_a_folder_of_weights_that_is_gone(
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert equal_weights(encoder_of(load_model(tmp_path / "run")), encoder_of(model))
     (tmp_path / "weights").rename(tmp_path / "moved")
-    if freeze:
+    if names:
         with pytest.raises(ConfigError, match=r"encoder\.name: there is no folder .*bring it back"):
             load_model(tmp_path / "run")
         recipe_file = tmp_path / "run" / "recipe.yaml"
