@@ -1,4 +1,4 @@
-"""python -m sensorium.scripts.benchmarks.long_audio runs/sentences_ctc [--minutes 10]
+"""python -m sensorium.scripts.benchmarks.asr.long_audio runs/sentences_ctc [--minutes 10]
 
 A recording of many of the talker's sentences, transcribed in pieces as `sensorium generate` does,
 against the same sentences one by one: the share of words that differ, which is expected to be 1 %
