@@ -242,14 +242,14 @@ class Fittable(ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """Lines for a report. x, y: labels of the axes. lines: the points of each, by name. at: of
-    some, the x that holds for the run."""
+    """Lines for a report. x, y: labels of the axes. lines: the points of each, by name.
+    marked_x: of some, the x that holds for the run."""
 
     title: str
     x: str
     y: str
     lines: Mapping[str, Sequence[tuple[float, float]]]
-    at: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    marked_x: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Tokenizer(Fittable):

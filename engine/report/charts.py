@@ -37,27 +37,27 @@ PALETTE = 6
 @dataclass(frozen=True)
 class Line:
     """color: its index in the page's palette. faint: thin, without a legend entry. dots: every
-    point is marked, for few values. at: the x whose value is shown beside its name, and whose point
-    is marked; by default the last."""
+    point is marked, for few values. marked_x: the x whose value is shown beside its name, and whose
+    point is marked; by default the last."""
 
     name: str
     points: Sequence[Point]
     color: int = 0
     faint: bool = False
     dots: bool = False
-    at: float | None = None
+    marked_x: float | None = None
 
     @property
     def end(self) -> Point:
         """The point of the line in a legend."""
-        return next((point for point in self.points if point[0] == self.at), self.points[-1])
+        return next((point for point in self.points if point[0] == self.marked_x), self.points[-1])
 
     @property
     def marked(self) -> list[Point]:
         """The points that are drawn as dots."""
         if self.dots or len(self.points) == 1:
             return list(self.points)
-        return [] if self.at is None else [self.end]
+        return [] if self.marked_x is None else [self.end]
 
 
 @dataclass(frozen=True)

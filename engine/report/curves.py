@@ -98,7 +98,9 @@ def _charts(charts: Iterable[tuple[str, str, list[Line]]], x_label: str) -> list
 
 def _lines(chart: Chart) -> list[Line]:
     numbered = enumerate(chart.lines.items())
-    return [Line(name, points, i, at=chart.at.get(name)) for i, (name, points) in numbered]
+    return [
+        Line(name, points, i, marked_x=chart.marked_x.get(name)) for i, (name, points) in numbered
+    ]
 
 
 def logged(lines: Iterable[Mapping[str, Any]], name: str) -> dict[str, list[Point]]:

@@ -209,7 +209,10 @@ def test_values_of_many_sizes_stand_on_a_logarithmic_axis() -> None:
 
 
 def test_a_chart_tells_its_dots_and_its_ends() -> None:
-    lines = [Line("a", [(0, 1), (10, 2)], dots=True), Line("b", [(0, 1), (5, 3), (9, 4)], 1, at=5)]
+    lines = [
+        Line("a", [(0, 1), (10, 2)], dots=True),
+        Line("b", [(0, 1), (5, 3), (9, 4)], 1, marked_x=5),
+    ]
     lines += [Line("noise", [(0, 1)] * 9, 2, faint=True)]
     chart = line_chart(lines, "bases", "error")
     assert chart is not None
