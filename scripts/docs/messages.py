@@ -41,9 +41,9 @@ def errors_table() -> str:
         package = ".".join(path.relative_to(ROOT).parts[:2]).removesuffix(".py")
         groups.setdefault(package, set()).update(messages(ast.parse(path.read_text("utf-8"))))
     lines = []
-    for package, found in groups.items():
-        if found:
-            lines += [f"## {package}", "", *(f"- {code(m)}" for m in sorted(found)), ""]
+    for package, listed in groups.items():
+        if listed:
+            lines += [f"## {package}", "", *(f"- {code(m)}" for m in sorted(listed)), ""]
     return "\n".join(lines)
 
 
@@ -68,14 +68,14 @@ def messages(tree: ast.Module) -> Iterator[str]:
 
 def texts(nodes: list[ast.stmt] | list[ast.AST], known: Mapping[str, str]) -> dict[str, str]:
     """Return the texts that names are bound to; several are parted by a bar."""
-    found = dict(known)
+    names = dict(known)
     local: dict[str, list[str]] = {}
     for node in nodes:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            target, text = node.targets[0], template(node.value, found)
+            target, text = node.targets[0], template(node.value, names)
             if isinstance(target, ast.Name) and len(text) >= SHORTEST and " " in text:
                 local.setdefault(target.id, []).append(text)
-    return found | {name: " | ".join(values) for name, values in local.items()}
+    return names | {name: " | ".join(values) for name, values in local.items()}
 
 
 def message(node: ast.Raise, known: Mapping[str, str]) -> str:

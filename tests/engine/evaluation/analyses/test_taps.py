@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sensorium.engine.evaluation.analyses.circuits import head_maps
 from sensorium.engine.evaluation.taps import (
     AttentionTap,
     attention_weights,
@@ -18,6 +19,7 @@ from sensorium.engine.evaluation.taps import (
     muted_feed_forwards,
 )
 from sensorium.engine.model.transforms.context import TransformContext
+from sensorium.engine.model.transforms.layers import attention_of, find_stack
 from sensorium.engine.model.transforms.layers.heads import prune_heads
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -98,6 +100,35 @@ def test_a_muted_feed_forward_adds_nothing(model: Any) -> None:
     assert [*seen] == [0, 1]
     with muted_feed_forwards(blocks(model), [0, 1]):
         assert not torch.allclose(model(IDS).logits, whole, atol=1e-4)
+
+
+@torch.no_grad()
+def test_heads_write_what_their_maps_say(model: Any) -> None:
+    """A token that sees itself alone: what attention adds is the sum of the heads' maps of it."""
+    stack = find_stack(model)
+    for index, layer in enumerate(stack.layers):
+        attention = attention_of(layer, index, stack)
+        read: list[Tensor] = []
+        written: list[Tensor] = []
+
+        def before(_: Any, args: Any, out: Any, read: list[Tensor] = read) -> None:
+            read.append(args[0])
+
+        def behind(_: Any, args: Any, out: Any, written: list[Tensor] = written) -> None:
+            written.append(out)
+
+        hooks = [
+            attention.value.register_forward_hook(before),
+            attention.output.register_forward_hook(behind),
+        ]
+        for token in (3, 4):
+            model(torch.tensor([[token]]))
+        for hook in hooks:
+            hook.remove()
+        change = (read[1] - read[0]).flatten()
+        heads = sum(head.ov @ change for head in head_maps(layer, index, stack))
+        expected = (written[1] - written[0]).flatten()
+        torch.testing.assert_close(heads, expected, atol=1e-5, rtol=1e-3)
 
 
 def test_a_head_that_is_not_there_is_refused(model: Any) -> None:
