@@ -15,7 +15,6 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from ..checkpoint import (
-    BEST,
     CHECKPOINTS,
     FROZEN,
     RECIPE,
@@ -51,7 +50,7 @@ from ..utils import (
     main_first,
     make_folder,
 )
-from .resume import restore_loop
+from .resume import remove_best, restore_loop
 from .stages import StageStart, save_optimizer, stage_settings
 from .trainer import Trainer
 
@@ -284,9 +283,10 @@ class _Runs:
                 set_results_aside(self.folder, self.known["step"])
             save_run(run.model, self.folder)
             write_run(self.folder, {"finished": True, "step": run.global_step})
-        (run.folder / BEST).unlink(missing_ok=True)
+        remove_best(self.folder, self.folder / STAGES)
 
     def _finished(self) -> Model:
+        remove_best(self.folder, self.folder / STAGES)
         self._report([f"{self.folder}: is finished at step {self.known['step']}; nothing to do"])
         return load_model(self.folder)
 

@@ -44,6 +44,16 @@ def test_a_finished_run_stays_as_it_is(shop: Any) -> None:
     assert equal(weights(shop.folder / "run"), dict(model.state_dict()))
 
 
+def test_what_a_kill_at_the_very_end_left_is_removed(shop: Any) -> None:
+    """The run counts as finished, and its best weights so far lie there still."""
+    recipe = shop.recipe(BEST, HELD_OUT)
+    shop.train(recipe, "run")
+    best = shop.folder / "run" / "best.safetensors"
+    best.write_bytes(b"left")
+    shop.train(recipe, "run", resume=True)
+    assert not best.exists()
+
+
 @pytest.mark.parametrize("cut", [0, 1])
 def test_a_finished_run_goes_on_to_more_steps_with_its_best_weights(shop: Any, cut: int) -> None:
     """As if it had had them from the start. cut: it is stopped once more in between."""
