@@ -42,7 +42,7 @@ Sample = dict[str, Tensor]
 """The output of a processor for one raw value; the sample cache stores it."""
 
 Annotations = Mapping[str, tuple[Any, Any]]
-"""What a report draws on a raw value, by name: (what a model said, what was wanted), None where
+"""What a report draws on a raw value, by name: (prediction, reference), None where
 there is none. `words` `[[word, first second, last second], ...]`; `boxes` `[[low corner, high
 corner], ...]` in mm or px, flat; `peak`, a place; `mask` and `map` as its modality reads them."""
 

@@ -23,7 +23,7 @@ from .processor import lookup, pull
 HEIGHT = 180
 """px of a slice on the page."""
 
-COLOURS = {"said": (255, 140, 0), "wanted": (60, 200, 90)}
+COLOURS = {"predicted": (255, 140, 0), "reference": (60, 200, 90)}
 NEAR = 2
 """Voxels from a slice within which a place is marked on it."""
 FILL = 0.35
@@ -64,7 +64,8 @@ class Plane:
 
 @dataclass(frozen=True)
 class Area:
-    """who: `said` or `wanted`. values: `[X, Y, Z]` from 0 to 1. sharp: a mask, with an outline."""
+    """who: `predicted` or `reference`. values: `[X, Y, Z]` from 0 to 1. sharp: a mask, with an
+    outline."""
 
     who: str
     values: np.ndarray
@@ -136,7 +137,7 @@ def shapes_of(raw: MetaTensor, marks: Annotations) -> list[Shape]:
     """Return the marks in the volume's voxels; the reference first, so that it lies
     below."""
     drawn: list[Shape] = []
-    for who, index in (("wanted", 1), ("said", 0)):
+    for who, index in (("reference", 1), ("predicted", 0)):
         annotations = {name: pair[index] for name, pair in marks.items() if pair[index] is not None}
         if "map" in annotations:
             drawn.append(Area(who, _map(annotations["map"], raw), sharp=False))

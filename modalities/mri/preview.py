@@ -17,7 +17,7 @@ from ..base import Annotations
 from . import overlay
 from .overlay import Plane
 
-SHOWN = {"said": "orange: said", "wanted": "green: reference"}
+SHOWN = {"predicted": "orange: predicted", "reference": "green: reference"}
 
 
 def preview(raw: MetaTensor, marks: Annotations | None = None) -> str:

@@ -136,7 +136,7 @@ class BPE(_Backed):
                 f"tokenizer bpe: size {size} is below {least} (256 bytes and "
                 f"{len(SPECIAL)} special tokens); use {least} or more, or use bytes"
             )
-        self.wanted = size
+        self.requested_size = size
 
     def check_example(self, example: Any) -> None:
         if not isinstance(example, str):
@@ -148,7 +148,7 @@ class BPE(_Backed):
         backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
         backend.decoder = ByteLevelDecoder()
         trainer = BpeTrainer(
-            vocab_size=self.wanted,
+            vocab_size=self.requested_size,
             special_tokens=list(SPECIAL),
             initial_alphabet=sorted(ByteLevel.alphabet()),
             show_progress=False,

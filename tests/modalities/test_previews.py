@@ -79,19 +79,19 @@ def test_a_box_lies_where_its_mm_are() -> None:
     side = 2 * 40
     box = [8.0, -20.0, 0.0, 30.0, -4.0, 12.0]  # of a body from -41 to 39 mm
     html = preview(raw, {"boxes": ([box], None)})
-    axial = coloured(html, COLOURS["said"])
+    axial = coloured(html, COLOURS["predicted"])
     axial = axial[axial[:, 1] < HEIGHT]
     top, left = axial.min(0) / HEIGHT * side
     bottom, right = axial.max(0) / HEIGHT * side
     # The patient's right is on the left, and anterior is up.
     assert (39 - left, 39 - right) == pytest.approx((30, 8), abs=1.5)
     assert (39 - top, 39 - bottom) == pytest.approx((-4, -20), abs=1.5)
-    assert not len(coloured(html, COLOURS["wanted"])) and "orange: said" in html
-    spot = coloured(preview(raw, {"peak": ([19.0, 0.0, 0.0], None)}), COLOURS["said"])
+    assert not len(coloured(html, COLOURS["reference"])) and "orange: predicted" in html
+    spot = coloured(preview(raw, {"peak": ([19.0, 0.0, 0.0], None)}), COLOURS["predicted"])
     places = spot[spot[:, 1] < HEIGHT].mean(0) / HEIGHT * side
     assert 39 - places == pytest.approx((0.0, 19.0), abs=1.5)
     far = [[8.0, -20.0, 0.0, 30.0, -4.0, 12.0], [8.0, -20.0, 30.0, 30.0, -4.0, 36.0]]
-    both = coloured(preview(raw, {"boxes": (far, None)}), COLOURS["said"])
+    both = coloured(preview(raw, {"boxes": (far, None)}), COLOURS["predicted"])
     assert len(both[both[:, 1] < HEIGHT]) == len(axial)  # the slice does not reach the second
 
 
@@ -146,7 +146,7 @@ def test_a_tokenizers_errors_are_charts() -> None:
     mean, largest, *others = built.charts()
     assert len(others) == 2 and len(mean.lines) == 5
     name = "joint 1, with 6"
-    assert mean.at[name] == 6
+    assert mean.marked_x[name] == 6
     known = dict(zip(built.errors()[1].num_basis, built.errors()[1].max, strict=True))
     assert dict(largest.lines[name])[6.0] == known[6]
     assert not BinTokenizer().charts()
