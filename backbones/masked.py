@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM
 
 from ..modalities.base import Features, LayerHook, Tokenizer
+from ..modalities.submodules import lacks_values, outline
 from .base import ContextCache, HiddenStates
-from .configs import Fields
+from .configs import Fields, one_line
 from .pretrained import Pretrained
 from .stack import (
     LayerAccess,
@@ -23,9 +24,9 @@ from .stack import (
     arrange,
     check_length,
     layers_of,
-    mixes_padding,
     pack,
     position_ids,
+    problem_of_rows,
     run_masked,
     sliding_windows,
 )
@@ -78,11 +79,10 @@ class Masked(Pretrained):
             )
         if "attention_mask" not in self._inputs:
             raise ValueError(f"config: {self.kind} takes no attention mask, so no padding")
-        if mixes_padding(self.decoder, self.model.config._attn_implementation):
+        if problem := problem_of_rows(self.decoder, self.model.config._attn_implementation):
             raise ValueError(
-                f"config: {self.kind} mixes tokens with the padding behind them, so a row depends "
-                "on its neighbours; name it as the encoder of a text stream (type: transformers), "
-                "which runs rows of one length together"
+                f"config: {self.kind} {problem}; name it as the encoder of a text stream (type: "
+                "transformers), which runs rows of one length together, or take another model"
             )
         code = sys.modules[type(self.decoder).__module__]
         takes = hasattr(code, "create_bidirectional_mask")
@@ -109,6 +109,18 @@ class Masked(Pretrained):
         visibility = self._visibility(attention, context)
         packed = pack(embeds.to(self.dtype), mask)
         access = self._access(self.blocks(), packed, mask, layer_hooks, hidden_states)
+        try:
+            return access.output(self._row(packed, mask, visibility, access))
+        except Exception as error:
+            if not lacks_values(error, embeds):
+                raise
+            self.not_walked = one_line(error)
+        return outline(self, embeds)
+
+    def _row(
+        self, packed: Packed, mask: Tensor | None, visibility: Visibility, access: LayerAccess
+    ) -> Tensor:
+        """Return hidden `[B, T, D]` of a packed row."""
         check_length(
             self.model.config, self.kind, packed.positions.real, CAUSAL, self._first_position
         )
@@ -116,9 +128,11 @@ class Masked(Pretrained):
         if visibility.is_named and (not meta or self.no_masks):
             real = None if mask is None or meta else packed.positions.real.long()
             with access.attached():
-                out = self.decoder(inputs_embeds=packed.tokens, attention_mask=real)
-            return access.output(out.last_hidden_state)
-        return access.output(self._masked(packed, visibility, access))
+                hidden: Tensor = self.decoder(
+                    inputs_embeds=packed.tokens, attention_mask=real
+                ).last_hidden_state
+            return hidden
+        return self._masked(packed, visibility, access)
 
     def _masked(self, packed: Packed, visibility: Visibility, access: LayerAccess) -> Tensor:
         row, order = packed.positions, packed.indices
@@ -133,7 +147,8 @@ class Masked(Pretrained):
         out = run_masked(
             self.decoder, windows, packed.tokens, row, row, visibility, access, **inputs
         )
-        return out.last_hidden_state
+        states: Tensor = out.last_hidden_state
+        return states
 
     def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """hidden `[..., D]` -> logits `[..., V]` as the model itself computes them."""

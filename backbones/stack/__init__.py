@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .routing import router_terms as router_terms
     from .state_space import StateSpaceMixer as StateSpaceMixer
     from .trial import Trial as Trial
-    from .trial import mixes_padding as mixes_padding
+    from .trial import problem_of_rows as problem_of_rows
     from .trial import runs_from_embeddings as runs_from_embeddings
     from .trial import try_stack as try_stack
 else:
@@ -68,7 +68,7 @@ else:
             ],
             "trial": [
                 "Trial",
-                "mixes_padding",
+                "problem_of_rows",
                 "runs_from_embeddings",
                 "try_stack",
             ],

@@ -184,9 +184,11 @@ def runs_from_embeddings(model: Any, attn: str) -> bool:
     return True
 
 
-def mixes_padding(stack: nn.Module, attn: str) -> bool:
-    """Return whether a row's hidden states depend on the padding behind it, although a mask of two
-    axes says where it is (convolutions, ConvBERT); False where a small copy does not run."""
+def problem_of_rows(stack: nn.Module, attn: str) -> str | None:
+    """Return what is wrong with the rows of a stack that attends both ways: they depend on the
+    padding behind them, although a mask of two axes says where it is (convolutions, ConvBERT), or
+    no position sees another (MRA without its kernels); None if nothing is, or no small copy runs.
+    """
     config: Any = stack.config
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
@@ -195,13 +197,21 @@ def mixes_padding(stack: nn.Module, attn: str) -> bool:
             width = small.get_input_embeddings().embedding_dim
             tokens, mask = torch.randn(1, LONG, width), torch.ones(1, LONG, dtype=torch.long)
             mask[:, LONG // 2 :] = 0
-            padded = small(inputs_embeds=tokens.clone(), attention_mask=mask).last_hidden_state
-            tokens[:, LONG // 2 :] = torch.randn(LONG - LONG // 2, width)
-            other = small(inputs_embeds=tokens, attention_mask=mask).last_hidden_state
+            changed = tokens.clone()
+            changed[:, LONG // 2 :] = torch.randn(LONG - LONG // 2, width)
+            first, other, everything = (
+                small(inputs_embeds=row.clone(), attention_mask=known).last_hidden_state
+                for row, known in ((tokens, mask), (changed, mask), (changed, mask * 0 + 1))
+            )
+            plain = small(inputs_embeds=tokens, attention_mask=mask * 0 + 1).last_hidden_state
     except Exception:  # any error of a library's class built in another size
-        return False
-    hidden, other = padded[:, : LONG // 2], other[:, : LONG // 2]
-    return bool((hidden - other).abs().max() > 1e-4 * hidden.abs().max())
+        return None
+    half, scale = slice(None, LONG // 2), 1e-4 * first.abs().max()
+    if bool((first - other)[:, half].abs().max() > scale):
+        return "mixes tokens with the padding behind them, so a row depends on its neighbours"
+    if bool((plain - everything)[:, half].abs().max() <= 1e-2 * scale):
+        return "lets no position see another, without the kernels that it needs"
+    return None
 
 
 def _skips_padding(

@@ -19,6 +19,7 @@ from ..quiet import quiet_loading
 from ..submodules import (
     ExtendedLMHead,
     HiddenOutput,
+    freeze_unreached,
     hooked,
     lacks_values,
     list_of_layers,
@@ -29,7 +30,7 @@ from ..submodules import (
 )
 from ..text_processor import TextProcessor, collate_ids
 from .repo_id import parse_repo_id
-from .towers import class_of
+from .towers import TextTrial, class_of, try_text
 
 
 class HubText(Encoder):
@@ -71,8 +72,15 @@ class HubText(Encoder):
         if check:
             self._check(self.tokenizer, self.processor.max_length)
         self.dim: int = self.encoder.config.hidden_size
-        supported = {"hidden_states", "inputs_embeds"} | ({"vocabulary"} if self.lm_head else set())
-        self.supports = frozenset(supported | ({"layer_hooks"} if self.blocks() else set()))
+        trial, supported = self._trial, {"hidden_states", "inputs_embeds"}
+        supported |= {"vocabulary"} if self.lm_head else set()
+        supported |= {"layer_hooks"} if self.blocks() else set()
+        self.supports = frozenset(supported - trial.fails)
+        freeze_unreached(self.encoder, trial.unused)
+
+    @property
+    def _trial(self) -> TextTrial:
+        return try_text(self.encoder, self.tokenizer.bos_id, self.tokenizer.eos_id)
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -108,15 +116,15 @@ class HubText(Encoder):
                 output_loading_info=True,
             )
         model = self._built(pretrained)
-        lacking = sorted(
-            set(report["missing_keys"]) & {k for k, _ in pretrained.named_parameters()}
-        )
+        parameters = {name for name, _ in pretrained.named_parameters()}
+        lacking = sorted(set(report["missing_keys"]) & parameters)
         if lacking:
             raise ValueError(
                 f"{self.kind}: {self.name!r} lacks {len(lacking)} weights ({lacking[0]}, ...); "
                 "check the name, or set weights: none"
             )
         self.model = model.train(self.training)
+        freeze_unreached(self.encoder, self._trial.unused)
         return None
 
     def _check(self, tokenizer: Tokenizer, max_length: int) -> None:
@@ -130,8 +138,7 @@ class HubText(Encoder):
         if max_positions is not None and max_positions < max_length:
             raise ValueError(
                 f"{self.kind}: max_length is {max_length}, the model has {max_positions} "
-                "positions; "
-                f"set max_length to {max_positions} or less"
+                f"positions; set max_length to {max_positions} or less"
             )
 
     @property
@@ -220,14 +227,8 @@ class HubText(Encoder):
         if (width := out.last_hidden_state.shape[-1]) != self.dim:
             raise ValueError(f"{self.kind}: the states have width {width}, expected {self.dim}")
         tokens = out.last_hidden_state.masked_fill(~mask.unsqueeze(-1), 0)
-        return Features(
-            tokens,
-            mask,
-            pooled=self._pooled(out, tokens, mask),
-            hidden_states=tuple(
-                self._layer(out.hidden_states[1:], layer, mask) for layer in hidden_states
-            ),
-        )
+        layers = tuple(self._layer(out.hidden_states[1:], layer, mask) for layer in hidden_states)
+        return Features(tokens, mask, pooled=self._pooled(out, tokens, mask), hidden_states=layers)
 
     def _pooled(self, out: Any, tokens: Tensor, mask: Tensor) -> Tensor | None:
         """Return the model's own vector `[B, D]` if it has one (CLIP, SigLIP)."""
@@ -253,10 +254,8 @@ class HubText(Encoder):
         return HiddenOutput(last_hidden_state=hidden, hidden_states=states)
 
     def _layer(self, states: Sequence[Tensor], layer: int, mask: Tensor) -> Features:
-        if not -len(states) <= layer < len(states):
-            raise ValueError(
-                f"{self.kind}: layer {layer} was requested, found {len(states)} layers"
-            )
+        if not -(count := len(states)) <= layer < count:
+            raise ValueError(f"{self.kind}: layer {layer} was requested, found {count} layers")
         return Features(states[layer].masked_fill(~mask.unsqueeze(-1), 0), mask)
 
     def blocks(self) -> Sequence[nn.Module]:

@@ -1,11 +1,21 @@
-"""The classes of text towers, which AutoModel does not map by their configuration."""
+"""Models of transformers that read text: classes that AutoModel does not map by their
+configuration, and what a small copy of a model shows of it."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib
-from typing import Any
+import json
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, cast
 
+import torch
+from torch import nn
 from transformers import MODEL_MAPPING, PreTrainedModel
+
+from ..submodules import list_of_layers, unreached
 
 
 def class_of(config: Any) -> Any:
@@ -32,3 +42,97 @@ class _Direct:
 
     def __init__(self, kind: Any) -> None:
         self.from_config, self.from_pretrained = kind._from_config, kind.from_pretrained
+
+
+ROWS = 64
+"""Rows of the table of a small copy."""
+
+
+@dataclass(frozen=True)
+class TextTrial:
+    """What a small copy showed. fails: abilities that it does not have (`inputs_embeds`: embeddings
+    of ids give what the ids give; `layer_hooks`: every layer is called). unused: parameters that
+    its hidden states do not depend on, `#` for each number."""
+
+    fails: frozenset[str] = frozenset()
+    unused: frozenset[str] = frozenset()
+
+
+def try_text(model: Any, *ends: int | None) -> TextTrial:
+    """Try a copy of a text model with two layers and few ids, on the CPU; cached by configuration.
+
+    ends: ids that stand around every text. Of a model that does not run so, nothing is known.
+    """
+    key = json.dumps(model.config.to_dict(), sort_keys=True, default=str)
+    known = tuple(i for i in ends if i is not None and i < ROWS)
+    return _try(cast(Hashable, type(model)), key, _Config(model.config), known)
+
+
+class _Config:
+    """A configuration that takes no part in the key of the cache."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Config)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@functools.lru_cache(maxsize=64)
+def _try(family: Any, key: str, config: _Config, ends: tuple[int, ...]) -> TextTrial:
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.enable_grad():
+            torch.manual_seed(0)
+            return _observe(_small(family, copy.deepcopy(config.value)), ends)
+    except Exception:  # whatever a library's class raises where it is built in another size
+        return TextTrial()
+
+
+def _small(family: Any, config: Any) -> Any:
+    count = getattr(config, "num_hidden_layers", 1)
+    kinds = [v for v in vars(config).values() if isinstance(v, list) and len(v) == count]
+    if count > 2 and not kinds:
+        config.num_hidden_layers = 2
+    config.vocab_size = min(config.vocab_size, ROWS)
+    for name in [key for key in vars(config) if key.endswith("_token_id")]:
+        value = getattr(config, name)
+        setattr(config, name, min(value, 3) if isinstance(value, int) else value)
+    return family(config).float().eval()
+
+
+def _observe(small: Any, ends: tuple[int, ...]) -> TextTrial:
+    ids = torch.arange(8, 20).view(2, 6)
+    ids[:, : len(ends)] = torch.tensor(ends, dtype=torch.long)
+    mask = torch.ones_like(ids)
+    blocks = list_of_layers(small, getattr(small.config, "num_hidden_layers", None))
+    called: set[int] = set()
+    for block in blocks:
+        block.register_forward_hook(functools.partial(_note, called, ids.shape[1]))
+    states = small(input_ids=ids, attention_mask=mask).last_hidden_state
+    unused = unreached(small, states)
+    fails = set() if {id(block) for block in blocks} <= called else {"layer_hooks"}
+    if not _takes_embeddings(small, ids, mask, states.detach()):
+        fails.add("inputs_embeds")
+    return TextTrial(frozenset(fails), unused)
+
+
+def _note(called: set[int], length: int, module: nn.Module, args: Any, output: Any) -> None:
+    """Note a layer that was called on rows of this length (Longformer's are padded to a window)."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    if isinstance(hidden, torch.Tensor) and hidden.ndim == 3 and hidden.shape[1] == length:
+        called.add(id(module))
+
+
+@torch.no_grad()
+def _takes_embeddings(
+    small: nn.Module, ids: torch.Tensor, mask: torch.Tensor, states: torch.Tensor
+) -> bool:
+    try:
+        embeds = small.get_input_embeddings()(ids)  # type: ignore[operator]
+        other = small(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
+    except Exception:  # it takes none
+        return False
+    return bool((other - states).abs().max() <= 1e-4 * states.abs().max())

@@ -83,6 +83,7 @@ def test_a_named_family_composes(row: str) -> None:
         ("causal/gemma3n_text", "reads the ids of its tokens at every layer"),
         ("masked/convbert", "mixes tokens with the padding"),
         ("masked/yoso", "mixes tokens with the padding"),
+        ("masked/mra", "lets no position see another"),
     ],
 )
 def test_what_would_be_silently_wrong_is_refused_by_name(row: str, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from transformers import AutoConfig
 from ...model import Model
 from ...utils import ConfigError
 from .common import Imported, Json, tokenizer_of
+
+logger = logging.getLogger(__name__)
 
 POOLING = {
     "pooling_mode_mean_tokens": "mean",
@@ -25,10 +28,17 @@ def sentence_transformers(path: Path) -> Imported:
     """sentence-transformers (Reimers and Gurevych 2019): a model, a pooling, an optional dense map;
     vectors are compared by their cosine."""
     modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
-    kinds = {m["type"].rpartition(".")[2]: path / m["path"] for m in modules}
+    names = [m["type"].rpartition(".")[2] for m in modules]
+    kinds = dict(zip(names, [path / m["path"] for m in modules], strict=True))
     known = ("Transformer", "Pooling", "Dense", "Normalize")
     if others := [kind for kind in kinds if kind not in known]:
         raise ConfigError(f"modules.json: {others[0]} is no part that a recipe has")
+    if names != [kind for kind in known if kind in kinds] or "Pooling" not in kinds:
+        raise ConfigError(
+            f"modules.json: found {', '.join(names)}, expected Transformer, Pooling, at most one "
+            "Dense, and Normalize, in this order"
+        )
+    _check_prompts(path)
     inner = kinds["Transformer"]
     pooling = json.loads((kinds["Pooling"] / "config.json").read_text(encoding="utf-8"))
     modes = [mode for key, mode in POOLING.items() if pooling.get(key)]
@@ -68,6 +78,24 @@ def sentence_transformers(path: Path) -> Imported:
             target.map.bias.copy_(dense.get("bias", torch.zeros(dim)))
 
     return Imported(recipe, fill)
+
+
+def _check_prompts(path: Path) -> None:
+    """Raise ConfigError for a prompt that the library puts before every text, and log those that it
+    puts there by name: a stream reads its texts as they are."""
+    file = path / "config_sentence_transformers.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    prompts = {name: text for name, text in (settings.get("prompts") or {}).items() if text}
+    default = settings.get("default_prompt_name")
+    if default in prompts:
+        raise ConfigError(
+            f"{file.name}: default_prompt_name puts {prompts[default]!r} before every text, which "
+            "a stream does not; put it into the texts, and set default_prompt_name to null"
+        )
+    for name, text in prompts.items():
+        logger.warning(
+            "the prompt %r of %s texts is not added; their column must hold it", text, name
+        )
 
 
 def _dense(folder: Path, width: int) -> Json:

@@ -80,7 +80,10 @@ def to_encoder_decoder(
         with torch.no_grad():
             _seed(target, source, other, interleave)
         return target.eval()
-    raise ValueError("; ".join(reasons))
+    raise ValueError(
+        f"{'; '.join(reasons)}; take a model whose class in transformers has cross-attention "
+        "(bert, roberta, electra), or gemma2, whose pair is t5gemma"
+    )
 
 
 def _pair(source: Any, other: Any, count: int) -> Any:

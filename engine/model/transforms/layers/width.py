@@ -47,7 +47,8 @@ def slice_width(
 
     intermediate: how many. by: `first`, the first ones (nested sub-models: MatFormer, Devvrit et
     al. 2023); `norm`, those whose weights in and out have the largest product of norms. A gate is
-    cut with the values that it gates. stack: of an encoder-decoder.
+    cut with the values that it gates. stack: of an encoder-decoder. The width of the hidden states
+    stays: there is no option for it.
     """
     layers = find_stack(module, stack)
     for i, layer in enumerate(layers.layers):
