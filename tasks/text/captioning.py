@@ -41,6 +41,7 @@ class Captioning(Task):
     Training draws one reference of a row, again in each epoch; the metrics use all. attention: over
     the context. facts: regular expressions with a group, by name, whose matches in caption and
     reference are compared. fact_tolerance: relative error up to which a numeric fact is right.
+    decoder: which of the recipe's `decoders` writes; several may write about one stream.
     """
 
     ability: ClassVar[str] = "caption"
@@ -54,11 +55,13 @@ class Captioning(Task):
         max_new_tokens: PositiveInt = 64,
         facts: dict[str, str] | None = None,
         fact_tolerance: dict[str, float] | None = None,
+        decoder: str = BACKBONE,
     ) -> None:
         super().__init__()
         self.prompt, self.target = parse_prompt(prompt), parse_target("target", target)
-        self.streams = {name: StreamUse(width=BACKBONE) for name in self.prompt.streams}
-        self.decoders = {BACKBONE: DecoderUse(attention=frozenset({attention}))}
+        self.streams = {name: StreamUse(width=decoder) for name in self.prompt.streams}
+        self.decoder = decoder
+        self.decoders = {decoder: DecoderUse(attention=frozenset({attention}))}
         self.attention, self.max_new_tokens = attention, max_new_tokens
         self.facts = Facts(facts or {}, fact_tolerance)
         self.main_metric = "fact_f1" if self.facts.patterns else None
@@ -73,7 +76,7 @@ class Captioning(Task):
         """Labels: the prompt's texts, and `target`, the ids `[L]` of one reference with `eos`.
         Reference: `references`, all of them; none if the row lacks the columns, as when a picture
         without a caption is described."""
-        tokenizer = tools.tokenizer()
+        tokenizer = tools.tokenizer(self.decoder)
         labels = self.prompt.encode(row, tokenizer)
         references = self._references(row)
         if references:
@@ -106,13 +109,13 @@ class Captioning(Task):
     def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Return the cross-entropy in float32, summed over target tokens. Parts: `correct`, tokens
         whose logit is the largest."""
-        decoder = ctx.decoder()
+        decoder = ctx.decoder(self.decoder)
         ids = batch.label(
             "target",
             f"has no text to learn; its data must have the columns of {self.target.template!r}",
         )
         mask = batch.label_masks["target"]
-        context = assemble(self.prompt.streams, batch, ctx)
+        context = assemble(self.prompt.streams, batch, ctx, decoder=self.decoder)
         # Positions of real tokens are computed on the CPU, without synchronizing with the device.
         positions = mask.flatten().nonzero().squeeze(1).to(ids.device)  # [N]
         hidden = decoder.teacher_force(context, ids, mask.to(ids.device), self.attention)
@@ -131,12 +134,12 @@ class Captioning(Task):
         if len(texts) != len(batch):
             count = len(batch)
             raise ValueError(f"generate: found {len(texts)} texts, expected one of {count} rows")
-        return [{"text": ctx.decoder().tokenizer.decode(row).strip()} for row in texts]
+        return [{"text": ctx.decoder(self.decoder).tokenizer.decode(row).strip()} for row in texts]
 
     def _generate(self, batch: Batch, ctx: Context, options: Mapping[str, Any]) -> list[list[int]]:
         """Return the ids that are written, without `eos`."""
-        decoder = ctx.decoder()
-        context = assemble(self.prompt.streams, batch, ctx)
+        decoder = ctx.decoder(self.decoder)
+        context = assemble(self.prompt.streams, batch, ctx, decoder=self.decoder)
         options = {"max_new_tokens": self.max_new_tokens, **options}
         ids = decoder.generate(context, self.attention, **options).tolist()
         eos = decoder.tokenizer.eos_id
@@ -144,12 +147,12 @@ class Captioning(Task):
 
     def units(self, batch: Batch, ctx: Context) -> list[Unit]:
         """Return the words of the text that is written for the first row."""
-        return text_units(ctx.decoder().tokenizer, self._generate(batch, ctx, {})[0])
+        return text_units(ctx.decoder(self.decoder).tokenizer, self._generate(batch, ctx, {})[0])
 
     def unit_scores(self, batch: Batch, ctx: Context, units: Sequence[Unit]) -> Tensor:
         """Return `[B, U]`, the log-probability of each word."""
-        context = assemble(self.prompt.streams, batch, ctx)
-        return text_unit_scores(ctx.decoder(), context, units, self.attention)
+        context = assemble(self.prompt.streams, batch, ctx, decoder=self.decoder)
+        return text_unit_scores(ctx.decoder(self.decoder), context, units, self.attention)
 
     def metrics(self) -> Metrics:
         return CaptionMetrics(self.facts)
