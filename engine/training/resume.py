@@ -74,8 +74,8 @@ def restore_loop(trainer: Any) -> None:
 def remove_best(folder: Path, stages: Path) -> None:
     """Remove the best weights so far, which are the run's at its end, and those that a process
     left which was killed before it did so."""
-    for path in (folder, *stages.glob("*")):
-        (path / BEST).unlink(missing_ok=True)
+    for path in (folder / BEST, *stages.glob(f"*/{BEST}")):
+        path.unlink(missing_ok=True)
 
 
 def _check(trainer: Any, path: Path, state: Mapping[str, Any]) -> None:

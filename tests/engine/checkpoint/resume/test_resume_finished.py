@@ -10,6 +10,7 @@ import torch
 from recipe_changes import train
 
 from sensorium.engine.checkpoint import read_tensors
+from sensorium.engine.training.resume import remove_best
 from sensorium.engine.training.validation import Validator
 from sensorium.engine.utils import ConfigError
 
@@ -48,10 +49,14 @@ def test_what_a_kill_at_the_very_end_left_is_removed(shop: Any) -> None:
     """The run counts as finished, and its best weights so far lie there still."""
     recipe = shop.recipe(BEST, HELD_OUT)
     shop.train(recipe, "run")
-    best = shop.folder / "run" / "best.safetensors"
-    best.write_bytes(b"left")
-    shop.train(recipe, "run", resume=True)
-    assert not best.exists()
+    stage = shop.folder / "run" / "stages" / "0-a"
+    stage.mkdir(parents=True)
+    (stage.parent / "recipe.yaml").write_text("{}")  # what a run of stages has beside them
+    left = [shop.folder / "run" / "best.safetensors", stage / "best.safetensors"]
+    for path in left:
+        path.write_bytes(b"left")
+    remove_best(shop.folder / "run", stage.parent)
+    assert not any(path.exists() for path in left)
 
 
 @pytest.mark.parametrize("cut", [0, 1])
