@@ -27,17 +27,7 @@ POOLING = {
 def sentence_transformers(path: Path) -> Imported:
     """sentence-transformers (Reimers and Gurevych 2019): a model, a pooling, an optional dense map;
     vectors are compared by their cosine."""
-    modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
-    names = [m["type"].rpartition(".")[2] for m in modules]
-    kinds = dict(zip(names, [path / m["path"] for m in modules], strict=True))
-    known = ("Transformer", "Pooling", "Dense", "Normalize")
-    if others := [kind for kind in kinds if kind not in known]:
-        raise ConfigError(f"modules.json: {others[0]} is no part that a recipe has")
-    if names != [kind for kind in known if kind in kinds] or "Pooling" not in kinds:
-        raise ConfigError(
-            f"modules.json: found {', '.join(names)}, expected Transformer, Pooling, at most one "
-            "Dense, and Normalize, in this order"
-        )
+    kinds = _modules(path)
     _check_prompts(path)
     inner = kinds["Transformer"]
     pooling = json.loads((kinds["Pooling"] / "config.json").read_text(encoding="utf-8"))
@@ -78,6 +68,23 @@ def sentence_transformers(path: Path) -> Imported:
             target.map.bias.copy_(dense.get("bias", torch.zeros(dim)))
 
     return Imported(recipe, fill)
+
+
+def _modules(path: Path) -> dict[str, Path]:
+    """Return the folder of each module, by kind. Raise ConfigError for kinds or an order that a
+    recipe does not have."""
+    modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+    names = [m["type"].rpartition(".")[2] for m in modules]
+    kinds = dict(zip(names, [path / m["path"] for m in modules], strict=True))
+    known = ("Transformer", "Pooling", "Dense", "Normalize")
+    if others := [kind for kind in kinds if kind not in known]:
+        raise ConfigError(f"modules.json: {others[0]} is no part that a recipe has")
+    if names != [kind for kind in known if kind in kinds] or "Pooling" not in kinds:
+        raise ConfigError(
+            f"modules.json: found {', '.join(names)}, expected Transformer, Pooling, at most one "
+            "Dense, and Normalize, in this order"
+        )
+    return kinds
 
 
 def _check_prompts(path: Path) -> None:
