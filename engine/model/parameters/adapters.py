@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from ....backbones.base import Backbone
 from ....modalities.base import Decoder, Encoder
-from ....modalities.messages import did_you_mean
+from ....modalities.messages import did_you_mean, shorten
 from ...recipe import ComponentSpec, FreezeAllButLast
 from ...recipe.validation import library_options, parameters
 from ...utils import ConfigError, located_errors
@@ -110,6 +110,7 @@ def add_adapter(module: nn.Module, section: Mapping[str, Any], where: str) -> An
     config_class = PEFT_TYPE_TO_CONFIG_MAPPING[methods[name]]
     options = {key: value for key, value in section.items() if key != "type"}
     options = library_options(config_class, options, where)
+    _check_effect(options, where)
     accepted = parameters(config_class)
     if "target_modules" in accepted and options.get("target_modules") is None:
         options["target_modules"] = _exact(_default_targets(module, name == "lora", where), module)
@@ -127,12 +128,40 @@ def add_adapter(module: nn.Module, section: Mapping[str, Any], where: str) -> An
         with warnings.catch_warnings(), without_config(module):
             warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # peft sets it by layer
             tuner = tuner_class(module, config, adapter_name="default")
+    adapted = [n for n, m in tuner.model.named_modules() if isinstance(m, BaseTunerLayer)]
+    _check_patterns(options, adapted, where)
     for layer in tuner.model.modules():
         # torch's encoder layers have a path that reads weights and skips the layers' forwards; it
         # is not taken where a hook is registered.
         if isinstance(layer, BaseTunerLayer):
             layer.register_forward_pre_hook(_no_change)
     return tuner
+
+
+def _check_effect(options: Mapping[str, Any], where: str) -> None:
+    """Refuse options with which peft leaves out adapters, or adapts others, without a word."""
+    if options.get("lora_alpha", 1) <= 0:
+        raise ConfigError(
+            f"{where}.lora_alpha: found {options['lora_alpha']}, expected above 0; no adapter "
+            "would train"
+        )
+    for key in ("layers_to_transform", "layers_pattern"):
+        if options.get(key) is not None and not isinstance(options.get("target_modules"), list):
+            raise ConfigError(
+                f"{where}.{key}: has an effect only beside a list of names; say target_modules: "
+                "[q_proj, v_proj], for example"
+            )
+
+
+def _check_patterns(options: Mapping[str, Any], adapted: Sequence[str], where: str) -> None:
+    """Refuse patterns of layers that name none of those that are adapted."""
+    for key in ("rank_pattern", "alpha_pattern"):
+        for pattern in options.get(key) or ():
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in adapted):
+                raise ConfigError(
+                    f"{where}.{key}.{pattern}: names no adapted layer; there are "
+                    f"{shorten(', '.join(adapted), 80)}"
+                )
 
 
 def _no_change(layer: nn.Module, args: Any) -> None:

@@ -7,6 +7,7 @@ are left out of unions.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import operator
@@ -50,10 +51,7 @@ def library_model(function: Callable[..., Any], without: Collection[str] = ()) -
 def parameters(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     """Return name -> (type, default or `inspect.Parameter.empty`) of a callable's arguments."""
     target: Any = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
-    try:
-        hints = typing.get_type_hints(target)
-    except (NameError, TypeError):  # names that the library imports for type checkers alone
-        hints = {}
+    hints = _type_hints(target)
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return {
         name: (
@@ -63,6 +61,19 @@ def parameters(function: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
         for name, parameter in inspect.signature(target).parameters.items()
         if parameter.kind not in variadic and name != "self"
     }
+
+
+def _type_hints(function: Any) -> dict[str, Any]:
+    """Return the annotations of a callable that can be read: a library may import names for type
+    checkers alone."""
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        alone = types.SimpleNamespace(
+            __annotations__={name: annotation}, __globals__=getattr(function, "__globals__", {})
+        )
+        with contextlib.suppress(NameError, TypeError):
+            hints |= typing.get_type_hints(alone)
+    return hints
 
 
 def _without_tensors(hint: Any) -> Any:
