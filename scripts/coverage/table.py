@@ -43,15 +43,15 @@ def page(results: Mapping[str, Row], known: Collection[str] = ()) -> str:
 
 def _head(rows: Collection[Row], count: int) -> list[str]:
     versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    days = sorted({datetime.date.fromtimestamp(row.ended).isoformat() for row in rows})
-    when = " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "no day"
+    ends = sorted(datetime.datetime.fromtimestamp(row.ended, datetime.UTC) for row in rows)
+    when = " to ".join(f"{ends[i]:%Y-%m-%d %H:%M}" for i in (0, -1)) if ends else "no time"
     seconds = ", ".join(f"{value:.0f}" for value in sorted({row.seconds for row in rows})) or "0"
     lines = [
         "# Coverage",
         "",
         "Which classes compose, step by step: every class is built tiny and random, put behind an",
         "image stream, and compared with the library's own call on the same weights. Made by",
-        f"`make coverage`; rows of {when}",
+        f"`make coverage`; rows ran from {when} UTC, each on the code of its time,",
         f"with {versions}.",
         "",
         "A step is `ok`; `wrong` (no error, other numbers); `refused` (in one line, before",
