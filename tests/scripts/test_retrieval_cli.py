@@ -155,7 +155,7 @@ def test_a_split_of_the_recipe_and_a_condition(trained: str, run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["retrieve", "index", "--text", ""], "--text: the query is empty"),
+        (["retrieve", "index", "--text", " "], "--text: the query is empty"),
         (["retrieve", "index", "--text", "x", "--where", "splt = 1"], "no column 'splt'"),
         (["retrieve", "index", "--text", "x", "-k", "0"], "-k: found 0"),
         (["retrieve", "index", "--text", "x", "--search", "hsnw"], "did you mean 'hnsw'"),

@@ -230,7 +230,7 @@ BROKEN: dict[type, str] = {
     Mixing: "batch_invariant=True: example 0 alone and in a batch: they differ by up to",
     Deaf: "gradients: no gradient reaches the parameter ear.weight, ear.bias",
     Detached: "gradients: no gradient reaches the parameter",
-    Blind: "forward: all examples give the same features; is the input read?",
+    Blind: "forward: all examples have the same features; is the input read?",
     Random: "forward: eval(): not deterministic",
     NotANumber: "forward: tokens hold NaN or infinity",
     RealBuffer: "meta device: the constructor puts shift on a real device",

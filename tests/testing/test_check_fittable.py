@@ -65,7 +65,7 @@ class Charting(Mean):
 
 BROKEN: dict[type[Fittable], str] = {
     Random: "fit: fitting twice on equal rows yields two states",
-    Forgetful: "load_state: what was written and read back is not the same",
+    Forgetful: "load_state: the state written and read back differs",
     Opaque: "state: TypeError",
     Holding: "in a worker: ",
     Charting: "charts: are no Charts",

@@ -120,7 +120,7 @@ class Stranger:
 BROKEN: dict[type, str] = {
     Empty: "length: has no row",
     Endless: "rows: row 4 of 4 is there, expected IndexError",
-    Random: "rows: a row depends on what was read before it",
+    Random: "rows: a row depends on the rows read before it",
     Lacking: "rows: a row lacks the columns label",
     Listed: "columns: columns are ['x', 'text'], expected a tuple of texts",
     Nameless: "fingerprint: two equal sources have two",

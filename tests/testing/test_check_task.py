@@ -211,7 +211,7 @@ BROKEN: dict[type, str] = {
     Ignoring: "gradients: no gradient reaches the stream sound",
     Teaching: "gradients: a gradient reaches the label stream mask",
     Lacking: "example_rows: a row lacks weight, which columns() names",
-    Random: "prepare: the same row and generator give another example",
+    Random: "prepare: equal rows and generators yield another example",
     Listed: "prepare: TypeError",
     Short: "predict: 1 predictions for 3 rows",
     Tensors: "predict: TypeError",

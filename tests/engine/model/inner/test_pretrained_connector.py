@@ -91,7 +91,10 @@ def test_it_is_resolved_and_loaded(folder: Path) -> None:
     assert not torch.equal(random.stream("image").connector.queries, weights)  # type: ignore[union-attr]
 
 
-def test_frozen_it_is_not_saved_but_fingerprinted(folder: Path, tmp_path: Path) -> None:
+def test_frozen_and_large_it_is_not_saved_but_fingerprinted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sensorium.engine.checkpoint.state.MAX_COPY", 0)
     model = build(parse_recipe(recipe(name=str(folder), freeze=True)))
     run = tmp_path / "run"
     save_run(model, run)

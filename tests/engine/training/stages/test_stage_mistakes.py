@@ -32,7 +32,7 @@ WRONG: dict[str, tuple[list[dict[str, Any]], str]] = {
     "an old name": ([stage("a", train(lr=1))], r"stages\.0\.train\.lr: .*train\.optimizer\.lr now"),
     "what is left": (
         [stage("a", {"tasks": {"digit": None}})],
-        r"stages\.0\.tasks: there are none",
+        r"stages\.0\.tasks: found none",
     ),
     "nothing trains": (
         [stage("a"), stage("b", encoder(freeze=True), {"tasks": {"digit": {"freeze": True}}})],
