@@ -77,6 +77,7 @@ def test_settings_of_the_user_are_neither_read_nor_changed(value: bool) -> None:
         assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.slow
 def test_matplotlib_is_imported_for_a_figure_alone() -> None:
     code = (
         "import sys, numpy as np\n"

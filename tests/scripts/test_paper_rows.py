@@ -98,6 +98,7 @@ def test_the_soft_prompts_of_mvp_are_read(prompt: bool) -> None:
     assert bool(prompts) == prompt
 
 
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize(
     ("options", "message"),
     [

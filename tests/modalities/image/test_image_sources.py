@@ -108,6 +108,7 @@ def test_no_caption_of_the_other_splits_occurs_in_train() -> None:
     assert min(len(c) for c in captions.values()) > 300
 
 
+@pytest.mark.slow
 def test_held_out_pairs_are_shown_there_and_nowhere_else() -> None:
     def pairs(row: dict[str, Any]) -> set[tuple[str, str]]:
         return {(thing["colour"], thing["shape"]) for thing in row["objects"]}

@@ -62,6 +62,7 @@ def test_rows_are_the_same_every_time_and_travel(studies: Phantom) -> None:
     assert [other[i]["report"] for i in range(12)] != [studies[i]["report"] for i in range(12)]
 
 
+@pytest.mark.slow
 def test_splits_share_no_subject() -> None:
     splits = ("train", "validation", "test")
     rows = {s: Phantom(split=s, **SMALL) for s in splits}  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ def spotted(count: int) -> tuple[Tensor, Tensor]:
     return volume + 2 * cube[:, None], (x * 3 + y) * 3 + z
 
 
+@pytest.mark.slow
 def test_a_stem_learns_soon_which_patch_holds_a_small_bright_spot() -> None:
     torch.manual_seed(0)
     net, head = Patches3D(1, 16, (PATCH,) * 3, [4, 8, 8]), nn.Linear(16, 1)

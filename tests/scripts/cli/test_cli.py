@@ -31,6 +31,7 @@ VERBS += ["retrieve", "rollout", "schema", "train"]
 HEAVY = ["matplotlib", "numpy", "torch", "transformers", "yaml"]
 
 
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize("words", [["--help"], *[[verb, "--help"] for verb in VERBS]])
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     code = (

@@ -198,6 +198,7 @@ TEARS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_torn_checkpoint_gives_way_to_the_older_whole_one(
     shop: Any, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:

@@ -84,6 +84,7 @@ NEUTRAL = [
 ]
 
 
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize("change", NEUTRAL)
 def test_what_changes_no_weight_may_change(
     shop: Any, stopped: dict[str, Any], change: dict[str, Any]
