@@ -140,8 +140,10 @@ def run_page(page: Path) -> None:
             if block.file is not None:
                 Path(block.file).write_text(block.text, "utf-8")
             elif block.language == "python":
-                with contextlib.redirect_stdout(io.StringIO()):
-                    exec(compile(block.text, place, "exec"), names)
+                code = compile(block.text, place, "exec")
+                if block.mark != "checked":
+                    with contextlib.redirect_stdout(io.StringIO()):
+                        exec(code, names)
             elif block.language == "bash":
                 for words in commands(block):
                     run_command(words, block)

@@ -59,7 +59,7 @@ class Demonstrations(Source):
         episodes: PositiveInt = 100,
         split: Literal["train", "development", "test"] = "train",
         noise: NonNegativeFloat = 0.0,
-        branches: PositiveInt = 1,
+        branches: Count = 1,
         hold: Count = 20,
         cameras: list[str] | None = None,
         size: PositiveInt = 128,

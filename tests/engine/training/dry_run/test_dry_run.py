@@ -43,8 +43,9 @@ def test_every_shipped_recipe_passes(name: str) -> None:
     if name in FEWER:
         pytest.importorskip("metaworld")
     report = check(load_recipe(SHIPPED / name, FEWER.get(name, [])))
-    assert report.components
-    assert all(flops > 0 for flops in report.flops.values())
+    for each in report.stages.values() or [report]:
+        assert each.components
+        assert all(flops > 0 for flops in each.flops.values())
 
 
 def test_it_tells_the_way_of_the_data() -> None:
