@@ -86,7 +86,7 @@ def tables(model: Any) -> list[str]:
     return [names[id(model.table)], names[id(model.head)]]
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(5)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("added", [0, 3])
 @pytest.mark.parametrize("which", [0, 1])

@@ -77,7 +77,7 @@ def test_the_context_sees_itself_and_nothing_after(
     assert bool(changed[:4].any()) == (how != "causal")
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize(("kind", "how", "attn"), READS)
 def test_read_and_forward_are_one_pass(
     kind: str, how: Attention, attn: str, build: Callable[..., Any], padded: Callable[..., Features]
@@ -108,7 +108,7 @@ def test_read_and_forward_are_one_pass(
     torch.testing.assert_close(again, parts, rtol=0, atol=0)
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize(("kind", "how", "attn"), ALL)
 def test_padding_changes_nothing(
     kind: str, how: Attention, attn: str, build: Callable[..., Any], padded: Callable[..., Features]

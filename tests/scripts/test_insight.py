@@ -79,6 +79,7 @@ def swept(home: Path) -> list[dict[str, object]]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_sweep_tables_one_run_for_each_value(swept: list[dict[str, object]]) -> None:
     key = "inputs.image.encoder.name"
     assert [row["cell"] for row in swept] == [{key: "test_vit"}, {key: "test_resnet"}]

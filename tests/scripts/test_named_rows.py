@@ -64,7 +64,7 @@ STEPS = {
 }
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(5)
 @pytest.mark.parametrize("row", ROWS)
 def test_a_named_family_composes(row: str) -> None:
     kind = row.partition("/")[0]

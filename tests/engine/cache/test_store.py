@@ -43,6 +43,7 @@ arrays = st.one_of(
 records = st.dictionaries(st.text(max_size=6), arrays, max_size=4)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

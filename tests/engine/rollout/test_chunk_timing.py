@@ -49,7 +49,7 @@ def test_every_form_is_in_the_table() -> None:
     )
 
 
-@pytest.mark.quick_share(4)
+@pytest.mark.quick_share(12)
 @pytest.mark.filterwarnings("ignore:.*share an object:UserWarning")  # that is its purpose
 @pytest.mark.parametrize(
     ("name", "window", "start_order"),
