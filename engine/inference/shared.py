@@ -44,18 +44,29 @@ def encode_shared(
 
     dataset: with a reader of the stream alone. collate: rows -> batch.
     """
-    part, memory = model.stream(stream), SharedFeatures()
+    memory = SharedFeatures()
     prepared = [(i, dataset.prepare(i)) for i in rows]
     whole: list[tuple[int, PreparedRow]] = [(i, row) for i, row in prepared if row.failure is None]
     keys = [key for i, _ in whole for key in dataset.item_keys(stream, i)]
-    batch = collate("", [row for _, row in whole]).to(model.device)
+    memory.records |= encode_items(model, stream, [row for _, row in whole], keys, collate)
+    return memory
+
+
+def encode_items(
+    model: Model, stream: str, rows: Sequence[PreparedRow], keys: Sequence[str], collate: Collator
+) -> dict[str, Record]:
+    """Return the features of the items of one stream, by the keys of the items, in their order.
+
+    rows: with samples of the stream alone.
+    """
     if not keys:
-        return memory
+        return {}
+    part, records = model.stream(stream), dict[str, Record]()
+    batch = collate("", rows).to(model.device)
     options = {"hidden_states": part.layers} if part.layers else {}
     for members, tensors in groups_of(batch.streams[stream]["main"]):
         features = encode(part.encoder, tensors, options).to(torch.device("cpu"))
         places = range(len(keys)) if members is None else members
-        memory.records |= {
-            keys[place]: record for place, record in zip(places, to_records(features), strict=True)
-        }
-    return memory
+        for place, record in zip(places, to_records(features), strict=True):
+            records[keys[place]] = record
+    return records

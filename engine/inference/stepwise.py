@@ -18,13 +18,12 @@ import torch
 from torch.nn import functional as F
 
 from ...modalities.base import Sample
-from ...modalities.groups import groups_of
-from ..cache import Record, to_records
+from ..cache import Record
 from ..data import PreparedRow, RowList, StreamDataset
-from ..model import Model, encode
+from ..model import Model
 from ..utils import ConfigError
 from .pipeline import EMBED, Pipeline, Predicted
-from .shared import SharedFeatures, shared_streams
+from .shared import SharedFeatures, encode_items, shared_streams
 
 
 class FeatureMemory:
@@ -188,19 +187,9 @@ class StepwisePipeline(Pipeline):
         self, stream: str, samples: Mapping[str, dict[str, Sample]]
     ) -> dict[str, Record]:
         """Return the records of samples by their keys."""
-        if not samples:
-            return {}
-        part, keys = self.model.stream(stream), list(samples)
-        rows = [PreparedRow(key, samples={stream: [samples[key]]}) for key in keys]
+        rows = [PreparedRow(key, samples={stream: [views]}) for key, views in samples.items()]
         self.model.eval()
-        records: dict[str, Record] = {}
-        batch = self._collator("", rows).to(self.model.device)
-        layers = {"hidden_states": part.layers} if part.layers else {}
-        for members, tensors in groups_of(batch.streams[stream]["main"]):
-            with self._autocast():
-                features = encode(part.encoder, tensors, layers).to(torch.device("cpu"))
-            places = range(len(keys)) if members is None else members
-            for place, record in zip(places, to_records(features), strict=True):
-                records[keys[place]] = record
+        with self._autocast():
+            records = encode_items(self.model, stream, rows, list(samples), self._collator)
         self.encoded += len(records)
         return records
