@@ -50,6 +50,7 @@ class FileStore:
         self.max_bytes, self._lock = max_bytes, threading.Lock()
         make_folder(self.folder)
         remove_parts(self.folder)
+        self._size = sum(file.bytes for file in self.list())
 
     @contextmanager
     def new(self, filename: str, purpose: str) -> Iterator[Path]:
@@ -66,9 +67,10 @@ class FileStore:
             info = {"filename": files[0].name, "bytes": size, "purpose": purpose}
             write_json(part / INFO, {**info, "created_at": int(time.time())})
             with self._lock:
-                if sum(each.bytes for each in self.list()) + size > self.max_bytes:
+                if self._size + size > self.max_bytes:
                     raise RequestError(413, f"the server holds {self.max_bytes:,} bytes of files")
                 part.rename(self.folder / key)
+                self._size += size
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -93,9 +95,10 @@ class FileStore:
 
     def remove(self, key: str) -> None:
         """Remove a file. Raise RequestError, 404, if there is none."""
-        self.get(key)
         removed = self.folder / f".{key}.part"
-        (self.folder / key).rename(removed)
+        with self._lock:
+            self._size -= self.get(key).bytes
+            (self.folder / key).rename(removed)
         shutil.rmtree(removed, ignore_errors=True)
 
     def close(self) -> None:
