@@ -75,22 +75,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`sensorium WORDS` in this process: exit code, stdout, stderr."""
-
-    def sensorium(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sensorium", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            entry.main()
-        code = end.value.code
-        out, err = capsys.readouterr()
-        return (code if isinstance(code, int) else 0), out, err
-
-    return sensorium
-
-
-@pytest.fixture
 def trained(home: Path, run: Run) -> str:
     """`runs/tiny`, trained by the command line once."""
     if not Path("runs/tiny").exists():

@@ -4,7 +4,6 @@ sound."""
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-
-from sensorium import __main__ as entry
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -87,22 +84,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("SENSORIUM_CACHE", str(folder / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield folder
-
-
-@pytest.fixture
-def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`sensorium WORDS` in this process: exit code, stdout, stderr."""
-
-    def sensorium(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sensorium", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            entry.main()
-        code = end.value.code
-        out, err = capsys.readouterr()
-        return (code if isinstance(code, int) else 0), out, err
-
-    return sensorium
 
 
 @pytest.fixture

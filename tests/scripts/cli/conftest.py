@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-
-from sensorium import __main__ as entry
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -60,22 +57,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("SENSORIUM_CACHE", str(folder / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield folder
-
-
-@pytest.fixture
-def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`sensorium WORDS` in this process: exit code, stdout, stderr."""
-
-    def sensorium(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sensorium", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            entry.main()
-        code = end.value.code
-        out, err = capsys.readouterr()
-        return (code if isinstance(code, int) else 0), out, err
-
-    return sensorium
 
 
 @pytest.fixture
