@@ -113,7 +113,7 @@ class Train(Strict):
     """How the recipe is trained. `batch_size` is one process's rows of one forward.
 
     activation_checkpointing: blocks of encoders and backbones keep their inputs alone and run again
-    in the backward: less memory, the same values, about a third more time.
+    in the backward: less memory for more time, the same values.
     track: experiment trackers that get the log too, offline, in the run's folder.
 
     process_timeout: minutes after which a process that waits for another in a step gives up.
