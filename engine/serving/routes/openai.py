@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -81,8 +82,9 @@ def openai_router(models: ServedModels, files: FileStore) -> APIRouter:
         file: Annotated[UploadFile, File()], purpose: Annotated[str, Form()] = "user_data"
     ) -> dict[str, Any]:
         """Store a file; inputs name it as `{"file": id}`."""
-        content = await file.read()
-        return files.add(file.filename or "file", content, purpose[:60]).as_json()
+        content, name = await file.read(), file.filename or "file"
+        stored = await asyncio.to_thread(files.add, name, content, purpose[:60])
+        return stored.as_json()
 
     @router.get("/v1/files")
     async def list_files() -> dict[str, Any]:
@@ -120,7 +122,6 @@ def _modality_of(value: Any) -> str:
 
 async def _vectors(model: ServedModel, stream: str, inputs: list[Any]) -> torch.Tensor:
     """Return `[N, D]` of the inputs, which join the batches of other requests."""
-    import asyncio
 
     async def one(value: Any) -> torch.Tensor:
         cell = await model.worker.prepare(lambda: model.payloads.value(stream, value))
