@@ -272,6 +272,10 @@ class Tokenizer(Fittable):
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, without special tokens."""
 
+    def special_id(self, token: str) -> int | None:
+        """Return the id of a special token by its text, `<extra_id_0>`; None if there is none."""
+        return None
+
     def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
         """Return messages, `[{role: ..., content: ...}]`, as the text that the model was trained
         on, up to where the answer begins; `encode_chat` takes it. Contents are in it verbatim,

@@ -18,7 +18,7 @@ def main(
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="the first rows only")] = None,
     input_ablation: Annotated[
-        bool, typer.Option(help="also score with shuffled inputs, and row by row")
+        bool, typer.Option(help="also score with shuffled inputs, row by row, and baselines")
     ] = True,
     intervals: Annotated[
         bool, typer.Option("--intervals", help="with the 95 % margin of error of each metric")

@@ -238,6 +238,21 @@ class DatasetMetrics(Protocol):
     ) -> dict[str, float]: ...
 
 
+@runtime_checkable
+class Baselines(Protocol):
+    """A task whose evaluation also scores the model before its training, and a model that knows
+    only how often each token occurs."""
+
+    untrained_metrics: ClassVar[tuple[str, ...]]
+    """The metrics that are compared, `untrained_NAME`."""
+
+    def unigram_metrics(
+        self, training: Iterable[Batch], held_out: Iterable[Batch]
+    ) -> dict[str, float]:
+        """Return metrics, `unigram_NAME`, of the frequencies of tokens in the training split."""
+        ...
+
+
 @dataclass(frozen=True)
 class Unit:
     """What of a prediction is explained by itself: a word, a label, a number.

@@ -1,7 +1,8 @@
-"""Metrics of a task on a split, with two ablations.
+"""Metrics of a task on a split, with ablations and baselines.
 
 Does the model use its input? The score with each stream shuffled among rows is given beside it.
-Does the score depend on the batch size? The same rows are scored one by one.
+Does the score depend on the batch size? The same rows are scored one by one. Has a language model
+learned? Its untrained state and a model of single tokens are scored on the same rows.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ..utils import (
     write_json,
     write_text,
 )
+from .baselines import baseline_metrics
 from .evaluator import EvaluationResult, Evaluator, ShuffledStream
 from .format import format_evaluation, input_streams, metric_names
 from .input_use import main_metric, read_table
@@ -56,7 +58,8 @@ def evaluate(
     The split `test` is listed under the task's name, another under `task@split`. With a folder,
     write `evaluation.json` and a `predictions-*.jsonl` for each split; entries of other tasks and
     splits are kept. The first `limit` rows are written under separate names,
-    `limit8-evaluation.json`. input_ablation: also score with shuffled inputs, and row by row.
+    `limit8-evaluation.json`. input_ablation: also score with shuffled inputs and row by row, and
+    language models beside their baselines.
     intervals: with the margin of error of each metric (`margins.py`). device: see `pick`.
     """
     plan = model.plan
@@ -80,7 +83,8 @@ def evaluate(
             label = task if name == "test" else f"{task}@{name}"
             ablations = _input_ablations(scorer, rows) if input_ablation else {}
             errors = margins(rows.task, scored.predictions, scored.targets) if intervals else {}
-            metrics[label] = scored.metrics | errors | ablations
+            baselines = baseline_metrics(scorer, rows) if input_ablation else {}
+            metrics[label] = scored.metrics | baselines | errors | ablations
             predictions[label] = _prediction_lines(rows.task, scored)
             if log is not None and accelerator.is_main_process:
                 _log_findings(log, plan, label, metrics[label], len(scored.keys))

@@ -88,6 +88,10 @@ class _Backed(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=True))
 
+    def special_id(self, token: str) -> int | None:
+        added = self.backend.get_added_tokens_decoder()
+        return next((i for i, t in added.items() if t.special and t.content == token), None)
+
     def state(self) -> dict[str, Any]:
         """Return the text of a `tokenizer.json`, and the special ids that it does not name."""
         backend = self.backend

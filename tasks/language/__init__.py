@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .language_modeling import LanguageModeling as LanguageModeling
     from .metrics import LanguageMetrics as LanguageMetrics
     from .objectives import OBJECTIVES as OBJECTIVES
+    from .objectives import Markers as Markers
+    from .unigram import Unigram as Unigram
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -26,6 +28,7 @@ else:
             ],
             "language_modeling": ["LanguageModeling"],
             "metrics": ["LanguageMetrics"],
-            "objectives": ["OBJECTIVES"],
+            "objectives": ["OBJECTIVES", "Markers"],
+            "unigram": ["Unigram"],
         },
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from ..common import example_row, parse_target
 from ..uses import BACKBONE, DecoderUse
 from .metrics import LanguageMetrics
 from .objectives import OBJECTIVES, Markers, Noise, markers_of
+from .unigram import Unigram
 
 
 class LanguageModeling(Task):
@@ -35,14 +36,18 @@ class LanguageModeling(Task):
 
     max_length: longer texts are cut to so many tokens: at a random place in training, at the start
     in evaluation; null cuts none. noise_density, mean_span: fraction of the tokens that span
-    corruption takes, and tokens of a span. sentinels: tokens added for the spans; a text has one
-    span fewer at most, so that spans are longer in a long text.
+    corruption takes, and tokens of a span. sentinels: tokens that stand for spans, the pretrained
+    ones where the vocabulary has them (T5), otherwise added; a text has one span fewer at most, so
+    that spans are longer in a long text.
 
     An evaluation scores every row by every objective; its corruptions depend on the text alone.
     """
 
+    untrained_metrics: ClassVar[tuple[str, ...]] = ("loss", "perplexity")
     metric_names: Mapping[str, str] = {
         "loss": "mean over tokens, in nats",
+        "unigram_loss": "loss of a model that knows only how often each token occurs",
+        "untrained_loss": "loss of the model before its training",
         "perplexity": "exponential of the loss; 1 is best",
         "last_word_accuracy": "fraction of texts whose last word greedy decoding writes",
         **{f"{name}_loss": f"loss of the objective {name}" for name in OBJECTIVES},
@@ -78,13 +83,15 @@ class LanguageModeling(Task):
         self.decoders = {BACKBONE: DecoderUse(attention=frozenset({attention}))}
         self.attention, self.max_length = attention, max_length
         self.noise = Noise(noise_density, mean_span, markers_of(self.objectives, sentinels))
-        self.first_marker, self.encodes_context = 0, False  # set by `build`
+        self.encodes_context, self.vocabulary_size = False, 0  # set by `build`
+        self.register_buffer("marker_ids", torch.zeros(0, dtype=torch.long), persistent=False)
 
     def columns(self) -> tuple[str, ...]:
         return self.text.columns
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Backbone]) -> None:
-        """Add the tokens that the objectives need: sentinels, modes, marks of the middle."""
+        """Find the tokens that the objectives need, sentinels, modes, marks of the middle, in the
+        vocabulary, and add those that it lacks."""
         decoder = decoders[BACKBONE]
         self.encodes_context = decoder.encodes_context
         for name in self.objectives:
@@ -94,8 +101,12 @@ class LanguageModeling(Task):
                     f"objectives: `{name}` leaves the encoder of an encoder-decoder without a "
                     f"text; use {able}, or `type: causal` in backbone"
                 )
-        markers = len(self.noise.markers)
-        self.first_marker = decoder.add_tokens(markers) if markers else 0
+        ids = self.noise.markers.pretrained(decoder.tokenizer)
+        absent = ids.count(None)
+        added = iter(range(first := decoder.add_tokens(absent), first + absent) if absent else ())
+        known = [next(added) if i is None else i for i in ids]
+        self.marker_ids = torch.tensor(known, dtype=torch.long)
+        self.vocabulary_size = decoder.tokenizer.size + absent
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         """Labels: `source` and `target`, ids `[L]` by an objective drawn by the weights, or without
@@ -156,7 +167,7 @@ class LanguageModeling(Task):
         is the largest."""
         decoder = ctx.decoder()
         source, target = (
-            Markers.resolve(batch.label(key + suffix, "has no text"), self.first_marker)
+            Markers.resolve(batch.label(key + suffix, "has no text"), self.marker_ids)
             for key in ("source", "target")
         )
         source_mask, mask = (batch.label_masks[k + suffix] for k in ("source", "target"))
@@ -187,6 +198,28 @@ class LanguageModeling(Task):
 
     def metrics(self) -> LanguageMetrics:
         return LanguageMetrics(self.objectives)
+
+    def unigram_metrics(
+        self, training: Iterable[Batch], held_out: Iterable[Batch]
+    ) -> dict[str, float]:
+        """Return `unigram_loss` and `unigram_perplexity` of the same targets."""
+        models = {name: Unigram(self.vocabulary_size) for name in self.objectives}
+        metrics = self.metrics()
+        for batch in training:
+            for name, ids in self._targets(batch):
+                models[name].add(ids)
+        for batch in held_out:
+            for name, ids in self._targets(batch):
+                score = {"nll": models[name].nll(ids.tolist()), "tokens": len(ids)}
+                metrics.update([{"scores": {name: score}}], [{}])
+        return {f"unigram_{key}": value for key, value in metrics.compute().items()}
+
+    def _targets(self, batch: Batch) -> Iterable[tuple[str, Tensor]]:
+        """Yield the real target tokens of each objective; a marker is one id, -1 - k."""
+        if len(batch):
+            for name in self.objectives:
+                key = f"target.{name}"
+                yield name, batch.labels[key][batch.label_masks[key]]
 
     def example_rows(self) -> list[dict[str, Any]]:
         return [example_row((self.text,), text) for text in ("a red circle", "two blue squares")]

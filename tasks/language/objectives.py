@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from ...modalities.base import Tokenizer
 from .corruptions import corrupt_spans, move_middle, sample_spans
 
 INFILLING = ("PRE", "SUF", "MID")
@@ -22,10 +23,22 @@ LONG_SPAN, HIGH_RATE = 32.0, 0.5
 Pair = tuple[list[int], list[int]]
 
 
+PRETRAINED = {
+    "PRE": ("<fim_prefix>", "<|fim_prefix|>", "<fim-prefix>"),
+    "SUF": ("<fim_suffix>", "<|fim_suffix|>", "<fim-suffix>"),
+    "MID": ("<fim_middle>", "<|fim_middle|>", "<fim-middle>"),
+    "R": ("[NLU]",),
+    "S": ("[S2S]",),
+    "X": ("[NLG]",),
+}
+"""Special tokens that pretrained models have for a marker: StarCoder's and Qwen's, UL2's."""
+
+
 @dataclass(frozen=True)
 class Markers:
-    """Tokens that are added to the vocabulary, by name. The id of the k-th is -1 - k until it is
-    known where the vocabulary ends (`resolve`)."""
+    """Special tokens of the objectives, by name: those that a pretrained vocabulary has are reused,
+    the others are added. The id of the k-th is -1 - k until the vocabulary is known
+    (`resolve`)."""
 
     names: tuple[str, ...] = ()
 
@@ -39,10 +52,24 @@ class Markers:
     def sentinels(self) -> list[int]:
         return [-1 - k for k, name in enumerate(self.names) if name.isdecimal()]
 
+    def pretrained(self, tokenizer: Tokenizer) -> list[int | None]:
+        """Return the ids that a tokenizer has for the markers: T5's `<extra_id_0>`, CodeGen2's
+        `<mask_1>` and those of `PRETRAINED`; None for the others."""
+
+        def find(name: str) -> int | None:
+            number = int(name) if name.isdecimal() else 0
+            numbered = (f"<extra_id_{number}>", f"<mask_{number + 1}>")
+            ids = (tokenizer.special_id(t) for t in PRETRAINED.get(name, numbered))
+            return next((i for i in ids if i is not None), None)
+
+        return [find(name) for name in self.names]
+
     @staticmethod
-    def resolve(ids: Tensor, first: int) -> Tensor:
-        """Return ids of the vocabulary whose first added token is `first`."""
-        return ids.where(ids >= 0, first - 1 - ids)
+    def resolve(ids: Tensor, table: Tensor) -> Tensor:
+        """Return ids of the vocabulary; table `[markers]` has the id of each marker."""
+        if not len(table):
+            return ids
+        return ids.where(ids >= 0, table[(-1 - ids).clamp(min=0)])
 
 
 @dataclass(frozen=True)
@@ -59,7 +86,7 @@ Corrupt = Callable[[list[int], Noise, np.random.Generator], Pair]
 
 @dataclass(frozen=True)
 class Objective:
-    """corrupt: ids -> (source, target). markers: names of the added tokens, beside sentinels.
+    """corrupt: ids -> (source, target). markers: names of the special tokens, beside sentinels.
     encoder: whether an encoder-decoder can learn it. keeps_end: the target ends as the text."""
 
     corrupt: Corrupt
@@ -115,7 +142,7 @@ OBJECTIVES = {
 
 
 def markers_of(names: Collection[str], sentinels: int) -> Markers:
-    """Return the added tokens that some objectives need."""
+    """Return the special tokens that some objectives need."""
     objectives = [OBJECTIVES[name] for name in names]
     needed = dict.fromkeys(marker for each in objectives for marker in each.markers)
     count = sentinels if any(each.sentinels for each in objectives) else 0

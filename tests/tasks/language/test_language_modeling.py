@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from typing import Any
 
@@ -13,38 +12,10 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.backbones.base import Backbone
-from sensorium.engine.recipe import ComponentPath, Section, find, plan_part
 from sensorium.tasks.batch import Tools
-from sensorium.tasks.language import OBJECTIVES, LanguageMetrics, LanguageModeling
+from sensorium.tasks.language import OBJECTIVES, LanguageMetrics, LanguageModeling, Markers
 from sensorium.testing.context import StubContext, prepare_batch
-
-TEXTS = ["a red circle", "two small blue squares", "Привет, мир и дом", "x", "한국어 문장 하나"]
-ROWS = [{"text": text} for text in TEXTS]
-GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128}
-GPT2 |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-GPT_NEO = {"model_type": "gpt_neo", "hidden_size": 16, "num_layers": 2, "num_heads": 2}
-GPT_NEO |= {"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 128}
-GPT_NEO |= {"intermediate_size": 32, "window_size": 128}
-CODEGEN = {**GPT2, "model_type": "codegen", "n_ctx": 128, "n_head": 4, "rotary_dim": 4}
-LIBRARY = {"gpt2": GPT2, "gpt_neo": GPT_NEO, "codegen": CODEGEN}
-T5 = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-BERT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-BERT |= {"intermediate_size": 16, "max_position_embeddings": 64}
-
-
-def backbone_of(kind: str, config: dict[str, Any], **options: Any) -> Backbone:
-    values = {"type": kind, "config": config, "tokenizer": "bytes", "weights": "none", **options}
-    section = Section.model_validate(values)
-    torch.manual_seed(0)
-    part = plan_part(find("backbone", kind, "x"), section, "backbone", ComponentPath("backbone"))
-    backbone: Backbone = part.build().eval()
-    return backbone
-
-
-def built(backbone: Backbone, *names: str, **options: Any) -> LanguageModeling:
-    task = LanguageModeling(objectives=dict.fromkeys(names, 1.0), **options)
-    task.build({}, {"backbone": backbone})
-    return task
+from sensorium.tests.tasks.language.tiny import GPT2, LIBRARY, ROWS, T5, backbone_of, built
 
 
 def loss_of(task: LanguageModeling, backbone: Backbone, rows: Any = ROWS) -> tuple[float, int]:
@@ -83,7 +54,7 @@ def test_the_loss_of_infilling_is_that_of_the_whole_row(kind: str) -> None:
     batch = prepare_batch(task, ROWS[:1], decoder=backbone, training=False)
     for name in task.objectives:
         source, target = (
-            torch.where(ids < 0, task.first_marker - 1 - ids, ids)
+            Markers.resolve(ids, task.marker_ids)
             for ids in (batch.labels[f"source.{name}"], batch.labels[f"target.{name}"])
         )
         row = backbone.embed(torch.cat([source, target], 1))
@@ -135,7 +106,7 @@ def test_a_mixture_of_one_is_the_objective(name: str) -> None:
     backbone = backbone_of("causal", GPT2)
     alone = loss_of(built(backbone, name, sentinels=5), backbone)
     task = LanguageModeling(objectives={name: 3.0}, sentinels=5)
-    task.first_marker = backbone.table.num_embeddings
+    task.marker_ids = torch.arange(9) + backbone.table.num_embeddings
     assert loss_of(task, backbone) == alone
 
 
@@ -229,66 +200,3 @@ def test_an_encoder_decoder_needs_something_to_encode(name: str) -> None:
         return
     with pytest.raises(ValueError, match=f"`{name}` leaves the encoder .* use prefix, span_corr"):
         built(backbone, name)
-
-
-# --- through a recipe -------------------------------------------------------------------------
-
-TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-TINY |= {"num_attention_heads": 2, "num_key_value_heads": 2}
-TINY_T5 = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_decoder_layers": 1}
-NAMES = {"causal": ("tiny-llama", TINY), "seq2seq": ("tiny-t5", {**TINY_T5, "num_heads": 2})}
-
-
-def recipe(kind: str, data: str, *objectives: str) -> dict[str, Any]:
-    name, options = NAMES[kind]
-    task = {"type": "language_modeling", "objectives": dict.fromkeys(objectives, 1.0)}
-    task |= {
-        "sentinels": 6,
-        "data": {s: {"source": "json", "path": data} for s in ("train", "test")},
-    }
-    return {
-        "backbone": {
-            "type": kind,
-            "name": name,
-            "tokenizer": "bytes",
-            "weights": "none",
-            "options": options,
-        },
-        "tasks": {"language": task},
-        "train": {"steps": 12, "batch_size": 4, "optimizer": {"lr": 0.03}, "log_every": 1},
-    }
-
-
-@pytest.mark.parametrize("kind", NAMES)
-def test_a_recipe_is_checked_trained_and_evaluated(kind: str, tmp_path: Any) -> None:
-    from sensorium import load
-    from sensorium.engine.recipe import parse_recipe
-    from sensorium.engine.training import check, train
-    from sensorium.engine.utils import read_metrics
-
-    data = tmp_path / "texts.jsonl"
-    data.write_text("\n".join(json.dumps(row) for row in ROWS[:3] * 4))
-    names = ("causal", "span_corruption") if kind == "causal" else ("prefix", "ul2")
-    values = parse_recipe(recipe(kind, str(data), *names))
-    report = str(check(values))
-    assert f"{6 if kind == 'causal' else 9} tokens added" in report, report
-    train(values, tmp_path / "run", show=False)
-    losses = [line["loss"] for line in read_metrics(tmp_path / "run") if "loss" in line]
-    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.3
-    pipeline = load(tmp_path / "run")
-    (answer,) = pipeline.generate("language", text=["a red circle"])
-    assert set(answer["scores"]) == set(names)
-
-
-def test_a_masked_backbone_is_refused_by_name(tmp_path: Any) -> None:
-    from sensorium.engine.recipe import parse_recipe
-    from sensorium.engine.training import check
-    from sensorium.engine.utils import ConfigError
-
-    data = tmp_path / "texts.jsonl"
-    data.write_text(json.dumps(ROWS[0]))
-    values = recipe("causal", str(data), "causal")
-    values["backbone"] = {"type": "masked", "config": BERT, "tokenizer": "bytes", "weights": "none"}
-    with pytest.raises(ConfigError, match="causal") as error:
-        check(parse_recipe(values))
-    assert "\n" not in str(error.value)

@@ -1,0 +1,27 @@
+"""The unigram baseline: tokens predicted from how often each occurs, whatever stands beside it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+from torch import Tensor
+
+
+class Unigram:
+    """Frequencies of the ids of a vocabulary of `size`, one more of each (Laplace), so that no id
+    is impossible."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.counts: Counter[int] = Counter()
+
+    def add(self, ids: Tensor) -> None:
+        """Count ids `[N]`."""
+        self.counts.update(ids.tolist())
+
+    def nll(self, ids: Iterable[int]) -> float:
+        """Return the sum of `-log p` of ids, in nats."""
+        total = math.log(self.counts.total() + self.size)
+        return sum(total - math.log(self.counts[i] + 1) for i in ids)
