@@ -125,6 +125,15 @@ class Task(nn.Module):
         """Return the columns that `prepare` reads; data without one of them is refused."""
         return ()
 
+    def training_columns(self) -> tuple[str, ...]:
+        """Return the columns that `prepare` reads beside `columns()` of training rows alone (a
+        teacher's scores)."""
+        return ()
+
+    def read_streams(self, training: bool) -> tuple[str, ...]:
+        """Return the streams whose cells are read in training, or else in evaluation."""
+        return tuple(n for n, use in self.streams.items() if training or not use.training_only)
+
     def prompt_columns(self) -> tuple[str, ...]:
         """Return the columns that a prediction reads beside the streams: those of a prompt."""
         return ()

@@ -19,22 +19,25 @@ class StreamUse:
     (`"backbone"`), the name of another stream, or None for any.
     supports: abilities that the encoder must have beyond a forward (`token_mask`, `layer_hooks`).
     hidden_states: hidden layers of the encoder that the task reads.
-    ema: the engine keeps a moving average of the encoder, `ctx.encode("image.ema")`; see
-    `Task.ema_decay`.
+    ema: the engine keeps a moving average of the encoder, or with `"stream"` of the encoder and the
+    connector, `ctx.encode("image.ema")`; see `Task.ema_decay`.
     views: `Task.views` returns other samples than the one it is given, so that no cache can
     hold the encoder's features. augment: the target of the recipe's `augment`, the sample
     before `views` or each view.
     many: a cell holds a list of items (a bag, passages, several images).
+    training_only: the loss alone reads it (hard negatives), so that validation and evaluation need
+    no column of it.
     """
 
     role: Literal["input", "label", "teacher"] = "input"
     width: int | str | None = None
     supports: frozenset[str] = frozenset()
     hidden_states: tuple[int, ...] = ()
-    ema: bool = False
+    ema: bool | Literal["stream"] = False
     views: bool = False
     augment: Literal["sample", "view"] = "sample"
     many: bool = False
+    training_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -239,7 +239,8 @@ class TaskDataset(StreamDataset):
 
     @property
     def columns(self) -> frozenset[str]:
-        return frozenset(self.task.columns())
+        extra = self.task.training_columns() if self.training else ()
+        return frozenset((*self.task.columns(), *extra))
 
     def views(self, stream: str, sample: Sample, key: str, epoch: int) -> dict[str, Sample]:
         if not self.training:
@@ -269,10 +270,10 @@ def task_dataset(
 ) -> TaskDataset:
     """Return the rows of a source as a task of the recipe sees them, without stores.
 
-    streams: those that are prepared, by default all of the task.
+    streams: those that are prepared, by default all that the task reads of such rows.
     """
     task = plan.tasks[name].task
-    chosen = task.streams if streams is None else streams
+    chosen = task.read_streams(training) if streams is None else streams
     readers = stream_readers(plan, encoders, chosen, augment=augment)
     seed, many = plan.recipe.train.seed, frozenset(n for n in readers if task.streams[n].many)
     return TaskDataset(source, readers, name, task, plan.tools, training, seed, many=many)

@@ -90,8 +90,9 @@ def load_split(
     where = f"tasks.{task}.data.{name}"
     source = open_section(sections[name], where, refuse_faults=refuse_faults)
     with split_errors(sections[name].options.get("split")):  # of a source that opens its files here
-        check_columns(source, plan.tasks[task].task, where)
-    check_segments(plan, plan.tasks[task].task.streams, source, sections[name], where)
+        check_columns(source, plan.tasks[task].task, where, training=split == TRAIN)
+    streams = plan.tasks[task].task.read_streams(split == TRAIN)
+    check_segments(plan, streams, source, sections[name], where)
     _check_windows(plan.tasks[task].task, sections, name, where)
     by = plan.recipe.train.sampler.column
     if name == TRAIN and by is not None:
@@ -139,9 +140,11 @@ def failure_line(where: str, key: str, reason: str) -> str:
     return f"{where}, row {key}: {reason} (data.*.on_error: skip continues without it)"
 
 
-def check_columns(source: Source, task: Task, where: str) -> None:
+def check_columns(source: Source, task: Task, where: str, training: bool) -> None:
+    """Raise ConfigError if rows lack a column that the task reads, of training rows or others."""
     columns = column_names(source)
-    for column in (*task.streams, *task.columns()):
+    extra = task.training_columns() if training else ()
+    for column in (*task.read_streams(training), *task.columns(), *extra):
         if column not in columns:
             raise ConfigError(
                 f"{where}: has no column {column!r}{did_you_mean(column, columns)}; "

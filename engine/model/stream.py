@@ -19,18 +19,19 @@ class Stream(nn.Module):
     """An input's encoder and its connector (or None).
 
     layers: hidden layers that a store of its features holds, in this order: the connector's, then
-    those that tasks request. The encoder's output begins with the connector's too. ema: a moving
-    average of the encoder, if a task requests one.
+    those that tasks request. The encoder's output begins with the connector's too. ema,
+    ema_connector: moving averages of the encoder and the connector, if a task requests them.
     """
 
     encoder: Encoder
     ema: Encoder | None
+    ema_connector: Connector | None
 
     def __init__(self, encoder: Encoder, connector: Connector | None) -> None:
         super().__init__()
         self.encoder = encoder
         self.connector = connector
-        self.ema = None
+        self.ema = self.ema_connector = None
         self.connector_layers = () if connector is None else connector.hidden_layers
         self.layers = self.connector_layers
 
@@ -89,14 +90,19 @@ class Stream(nn.Module):
             return encode(self.encoder, inputs, options)
 
     def encode_ema(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
-        """Return the features of the encoder's moving average for a batch, without a graph."""
+        """Return the features of the encoder's moving average, and of the connector's if it has
+        one, for a batch, without a graph."""
         if self.ema is None or isinstance(inputs, Features):
             raise ValueError("a teacher reads batches, not stored features; is its encoder frozen?")
         numbers = (*self.connector_layers, *options.get("hidden_states", ()))
         with torch.no_grad():
-            return encode(
+            features = encode(
                 self.ema, inputs, {**options, **({"hidden_states": numbers} if numbers else {})}
             )
+            if self.ema_connector is None:
+                return features
+            connected: Features = self.ema_connector(features)
+            return connected.replace(hidden_states=features.hidden_states)
 
     def forward(self, features: Features) -> Features:
         if self.connector is None:

@@ -97,6 +97,7 @@ def _inputs(
     raw = {
         name: [load(modalities[name].read)(value) for value in cell_items(row[name], use.many)]
         for name, use in task_module.streams.items()
+        if name in row
     }
     annotations = annotations_of(sample.prediction, sample.target)
     marks: dict[str, tuple[Any, Any]] = {

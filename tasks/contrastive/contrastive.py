@@ -9,48 +9,61 @@ Legend: `B` rows of this process, `N` rows of all processes, `D` width of the sp
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from ...modalities.base import Loss, NonNegativeFloat, PositiveFloat, PositiveInt
-from ..base import Context, Embed, Row, Task
-from ..batch import Batch, Example, Tools
-from ..common import MAX_LOGIT_SCALE, all_gather_with_grad, l2_normalize, stable_hash
-from ..uses import StreamUse
-from .candidates import Candidates, Comparison, full_precision, gather_candidates, positives
-from .losses import cwcl_targets, prefix, teachtext_loss, uniform_targets
-from .metrics import RetrievalMetrics
-from .options import (
-    TEMPERATURES,
-    check_frozen,
-    check_hard_negatives,
-    check_negatives,
-    check_numbers,
-    check_widths,
+from ..base import Context
+from ..batch import Batch
+from ..common import MAX_LOGIT_SCALE, all_gather_with_grad
+from .candidates import (
+    Comparison,
+    Labels,
+    Queue,
+    Sides,
+    full_precision,
+    gather_candidates,
+    gather_sides,
 )
+from .losses import cwcl_targets, teachtext_loss, uniform_targets
+from .options import ContrastiveOptions
+from .scores import SCORED, scored_loss
+from .similarity import Similarity, compare, flops, gather_embeddings
+from .towers import Towers, group_hashes, key_hashes
 from .zero_shot import ZeroShot
 
 
-class Contrastive(Task):
+class Contrastive(Towers):
     """Contrastive learning of two or more streams.
 
     streams: two or more; the loss is the mean over all pairs of them. dim: width of the shared
-    space. loss: `infonce` (CLIP, symmetric), `siglip` (pairwise sigmoid with a bias) or `soft`
-    (CWCL: the targets of a stream's rows are their similarities in a frozen stream) or `hinge`
-    (`max(0, hinge_margin - cosine of the positive + cosine of a negative)`, the mean over a row's
-    negatives).
+    space; null takes that of the first stream (the size of a vocabulary). similarity: of two
+    embeddings: `cosine`, `dot` (learned sparse vectors), or `maxsim`, the late interaction of all
+    tokens, in which the first stream of a pair is the query. loss: `infonce` (CLIP, symmetric),
+    `siglip` (pairwise sigmoid with a bias), `soft` (CWCL: the targets of a stream's rows are their
+    similarities in a frozen stream), `hinge` (`max(0, hinge_margin - cosine of the positive +
+    cosine of a negative)`, the mean over a row's negatives), `cosent` (pairs are ordered as their
+    `scores`) or `margin_mse` (the margins of hard negatives are those of a teacher's `scores`).
+
+    scores: a column: with `cosent` a number, with `margin_mse` the scores of the row's positive and
+    of its hard negatives, in their order. flops: `{query: 3e-3, passage: 1e-3}`, weights of the
+    FLOPS penalty of a stream's vectors, which makes them sparse; reached by a square over the first
+    `flops_warmup` of the training.
 
     hard_negatives: `{passage: [wrong, worse]}`: streams whose items are further candidates where
     `passage` is searched, one a row; `{passage: wrong}`: each cell of `wrong` is a list of any
-    length. They usually share: `inputs: {wrong: {share: passage}}`. in_batch_negatives: false
-    compares a row with its own hard negatives alone. false_negative_margin: negatives nearer than
-    the positive's cosine less this margin are left out. hardness: negatives get this times their
+    length. They usually share: `inputs: {wrong: {share: passage}}`, and only the training split
+    needs their columns. in_batch_negatives: false compares a row with its own hard negatives alone.
+    queue_size: rows of earlier steps that are negatives too, embedded by a moving average of the
+    streams with the decay `queue_momentum` (MoCo). false_negative_margin: negatives nearer than the
+    positive's cosine less this margin are left out. guide: `{query: look, passage: read}`: frozen
+    streams in place of the task's and of hard negatives'; negatives that they place nearer than the
+    positive less `guide_margin` are left out (GIST). hardness: negatives get this times their
     cosine on top of their logit. matryoshka: `[64, 32]`: the loss is added for these prefixes of
     the vectors, weighted by `matryoshka_weights` (1 by default), and they have metrics
     (`dim64_recall@1`).
@@ -67,21 +80,29 @@ class Contrastive(Task):
     zero_shot: `{input: image, target: word, templates: ["a {}."], classes: [...]}`, see `ZeroShot`.
     """
 
-    cross_rows, main_metric = True, "recall@1"
+    main_metric = "recall@1"
 
     def __init__(
         self,
         *,
         streams: list[str],
-        dim: PositiveInt = 128,
-        loss: Literal["infonce", "siglip", "soft", "hinge"] = "infonce",
+        dim: PositiveInt | None = 128,
+        similarity: Similarity = "cosine",
+        loss: Literal["infonce", "siglip", "soft", "hinge", "cosent", "margin_mse"] = "infonce",
         temperature: PositiveFloat | None = None,
         bias: float = -10.0,
+        scores: str | None = None,
+        flops: dict[str, NonNegativeFloat] | None = None,
+        flops_warmup: Annotated[float, Ge(0), Lt(1)] = 0.3,
         positive_group: str | None = None,
         hard_negatives: dict[str, str | list[str]] | None = None,
         in_batch_negatives: bool = True,
+        queue_size: PositiveInt | None = None,
+        queue_momentum: Annotated[float, Ge(0), Lt(1)] = 0.99,
         hinge_margin: NonNegativeFloat | None = None,
         false_negative_margin: NonNegativeFloat | None = None,
+        guide: dict[str, str] | None = None,
+        guide_margin: float = 0.0,
         hardness: NonNegativeFloat = 0.0,
         matryoshka: list[PositiveInt] | None = None,
         matryoshka_weights: list[float] | None = None,
@@ -93,74 +114,52 @@ class Contrastive(Task):
         zero_shot: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.embedded = tuple(dict.fromkeys(streams))
-        if len(self.embedded) < 2 or len(self.embedded) < len(streams):
-            raise ValueError(f"streams: found {', '.join(streams)}; expected two different ones")
-        self.dim, self.positive_group, self.metric_group = dim, positive_group, metric_group
-        self.soft_target_streams, self.teachers = soft_target_streams or {}, teachers or []
-        self.hard_negatives = check_hard_negatives(hard_negatives or {}, self.embedded)
-        check_numbers(temperature, gradcache_chunk_size)
-        check_frozen(loss, self.embedded, self.soft_target_streams, self.teachers)
-        self.prefixes = check_widths(matryoshka or [], matryoshka_weights, dim)
-        self.compare = Comparison(
-            loss=loss,
-            in_batch=in_batch_negatives,
-            hinge_margin=hinge_margin,
-            false_negative_margin=false_negative_margin,
-            hardness=hardness,
+        options = ContrastiveOptions(
+            streams=streams,
+            dim=dim,
+            compare=Comparison(
+                loss=loss,
+                similarity=similarity,
+                in_batch=in_batch_negatives,
+                hinge_margin=hinge_margin,
+                false_negative_margin=false_negative_margin,
+                guide_margin=guide_margin,
+                hardness=hardness,
+            ),
+            temperature=temperature,
+            scores=scores,
+            flops=flops or {},
+            queue_size=queue_size,
+            hard_negatives=hard_negatives or {},
+            guide=guide or {},
+            soft_target_streams=soft_target_streams or {},
+            teachers=teachers or [],
+            gradcache_chunk_size=gradcache_chunk_size,
         )
-        check_negatives(self.compare, temperature, self.hard_negatives)
-        self.streams = self._stream_uses(hard_negatives or {})
+        self.options, self.compare, self.similarity = options, options.compare, similarity
+        self.embedded, self.width, self.scored = options.embedded, dim or 0, loss == "cosent"
+        self.prefixes = options.prefixes(matryoshka or [], matryoshka_weights)
+        self.hard_negatives = options.check()
+        self.teacher_streams, self.streams = options.teacher_streams(), options.stream_uses()
+        self.flops_warmup, self.queue_momentum = flops_warmup, queue_momentum
+        self.queue: Queue | None = None
         self.teacher_weight, self.gradcache_chunk_size = teacher_weight, gradcache_chunk_size
         self.zero_shot = ZeroShot.read(zero_shot, self.embedded) if zero_shot else None
-        begin = -math.log(temperature or TEMPERATURES[loss])
-        self.log_scale = nn.Parameter(torch.tensor(begin))
+        label = None if self.zero_shot is None else self.zero_shot.target
+        columns = (positive_group, metric_group, label, scores)
+        self.columns_of = dict(zip(("group", "match", "label", "score"), columns, strict=True))
+        self.main_metric = "spearman" if self.scored else "recall@1"
+        begin = torch.tensor(-math.log(temperature or options.temperature_default()))
+        self.log_scale = nn.Parameter(begin, requires_grad=not options.plain)
         self.bias = nn.Parameter(torch.tensor(bias)) if loss == "siglip" else None
 
-    def _stream_uses(
-        self, hard_negatives: Mapping[str, str | Sequence[str]]
-    ) -> dict[str, StreamUse]:
-        frozen = [
-            *self.soft_target_streams.values(),
-            *(t[s] for t in self.teachers for s in self.embedded),
-        ]
-        self.teacher_streams = tuple(dict.fromkeys(frozen))
-        uses = {name: StreamUse(role="teacher") for name in self.teacher_streams}
-        uses |= {name: StreamUse(width=self.dim) for name in self.embedded}
-        for name, streams in self.hard_negatives.items():
-            many = isinstance(hard_negatives[name], str)
-            for stream in streams:
-                if stream in self.teacher_streams:
-                    raise ValueError(
-                        f"hard_negatives: {name}: {stream!r} is a teacher; name another"
-                    )
-                uses[stream] = StreamUse(width=self.dim, many=many)
-        return uses
+    def build(self, widths: Mapping[str, int], decoders: Mapping[str, Any]) -> None:
+        self.width = widths[self.embedded[0]]
+        if self.options.queue_size is not None:
+            self.queue = Queue(self.options.queue_size, dict.fromkeys(self.embedded, self.width))
 
-    def inputs(self) -> tuple[str, ...]:
-        """Return the streams of the space; a prediction does without hard negatives."""
-        return self.embedded
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        return list(itertools.combinations(self.embedded, 2))
-
-    def columns(self) -> tuple[str, ...]:
-        return () if self.positive_group is None else (self.positive_group,)
-
-    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
-        """Label: `group`, the hash of its value. Reference: `group`, `match` and `label`, if the
-        task uses them and the row has them."""
-        example = Example()
-        label = None if self.zero_shot is None else self.zero_shot.target
-        columns = {"group": self.positive_group, "match": self.metric_group, "label": label}
-        for key, column in columns.items():
-            if column is not None and column in row:
-                example.reference[key] = _to_json(row[column])
-        if "group" in example.reference:
-            number = stable_hash(example.reference["group"])
-            example.labels["group"] = torch.tensor(number, dtype=torch.long)
-        return example
+    def ema_decay(self, progress: float) -> float:
+        return self.queue_momentum
 
     def on_step_end(self, ctx: Context) -> None:
         with torch.no_grad():
@@ -177,124 +176,102 @@ class Contrastive(Task):
         }
         device = self.log_scale.device
         with full_precision(device):
-            packed, start = all_gather_with_grad(torch.cat(list(local.values()), 1))
-            gathered = dict(zip(local, packed.split(self.dim, 1), strict=True))
+            sides, start = gather_sides(local, negatives)
             every_teacher = {name: all_gather_with_grad(rows)[0] for name, rows in teachers.items()}
             rows = torch.arange(start, start + len(batch), device=device)
-            positive = self._positive(batch, rows, len(packed))
-            targets = dict.fromkeys(local, uniform_targets(positive))
-            for name, target_stream in self.soft_target_streams.items():
-                targets[name] = cwcl_targets(
-                    teachers[target_stream], every_teacher[target_stream], positive
-                )
-            candidates = {
-                name: gather_candidates(gathered[name], negatives.get(name, ()), start)
-                for name in local
-            }
+            labels = self._labels(batch, ctx, rows, sides, teachers, every_teacher)
+            if self.queue is not None:
+                sides = self._with_queue(sides, batch, ctx)
             total, correct, distilled = torch.zeros(3, device=device)
             for a, b in self.pairs:
-                value, right = self._pair(local, candidates, (a, b), rows, positive, targets)
-                total, correct = total + value, correct + right
+                value, right = self._pair(sides, (a, b), labels, batch)
                 for width, weight in self.prefixes.items():
-                    short = {name: prefix(local[name], width) for name in (a, b)}
-                    shorter = {name: candidates[name].prefix(width) for name in (a, b)}
-                    value, _ = self._pair(short, shorter, (a, b), rows, positive, targets)
-                    total = total + weight * value
-                cosines = [teachers[t[a]] @ every_teacher[t[b]].T for t in self.teachers]
+                    value = (
+                        value + weight * self._pair(sides.prefix(width), (a, b), labels, batch)[0]
+                    )
+                total, correct = total + value, correct + right
+                cosines = [teachers[t[a]] @ every_teacher[t[b]].T for t in self.options.teachers]
                 if cosines:
-                    distilled = distilled + teachtext_loss(local[a] @ gathered[b].T, cosines)
+                    similarity = compare(self.similarity, local[a], sides.every(b))
+                    distilled = distilled + teachtext_loss(similarity, cosines)
             number, scale = len(self.pairs), self.log_scale.detach().exp() * len(batch)
             parts = {"correct": correct / number, "scale": scale}
-            if self.teachers:
+            if self.options.teachers:
                 parts["teachers"] = distilled.detach() / number
-            return Loss((total + self.teacher_weight * distilled) / number, len(batch), parts)
+            total = (total + self.teacher_weight * distilled) / number
+            if self.options.flops:
+                penalty = len(batch) * self._flops_penalty(sides, ctx)
+                parts["flops"], total = penalty.detach(), total + penalty
+            return Loss(total, len(batch), parts)
+
+    def _labels(
+        self,
+        batch: Batch,
+        ctx: Context,
+        rows: Tensor,
+        sides: Sides,
+        teachers: Mapping[str, Tensor],
+        every_teacher: Mapping[str, Tensor],
+    ) -> dict[tuple[str, str], Labels]:
+        """Return the labels of each direction, (query, candidates)."""
+        positive = self._positive(batch, rows, len(sides.every(self.embedded[0])))
+        targets = dict.fromkeys(self.embedded, uniform_targets(positive))
+        for name, soft in self.options.soft_target_streams.items():
+            targets[name] = cwcl_targets(teachers[soft], every_teacher[soft], positive)
+        guide, guides = self.options.guide, dict[str, Tensor]()
+        for name in self.embedded if guide else ():
+            streams = self.hard_negatives.get(name, ())
+            wrong = [self._negatives(batch, ctx, stream, guide[stream]) for stream in streams]
+            guides[name] = gather_candidates(every_teacher[guide[name]], wrong, 0).vectors
+        labels = {}
+        for a, b in (direction for pair in self.pairs for direction in (pair, pair[::-1])):
+            near = teachers[guide[a]] @ guides[b].T if guide else None
+            labels[a, b] = Labels(rows, positive, targets[a], near)
+        return labels
 
     def _pair(
         self,
-        local: Mapping[str, Tensor],
-        candidates: Mapping[str, Candidates],
+        sides: Sides,
         pair: tuple[str, str],
-        rows: Tensor,
-        positive: Tensor,
-        targets: Mapping[str, Tensor],
+        labels: Mapping[tuple[str, str], Labels],
+        batch: Batch,
     ) -> tuple[Tensor, Tensor]:
         """Return the loss of a pair of streams, and the number of rows whose nearest candidate is a
         positive."""
-        (a, b), scale = pair, self.log_scale.exp()
-        forth, correct = self.compare(
-            local[a], candidates[b], rows, positive, targets[a], scale, self.bias
-        )
+        (a, b), scale, local = pair, self.log_scale.exp(), sides.local
+        if self.compare.loss in SCORED:
+            loss = scored_loss(self.compare, local[a], local[b], sides.negatives.get(b, ()), batch,
+                               scale)  # fmt: skip
+            return loss, scale.new_zeros(())
+        forth, correct = self.compare(local[a], sides.candidates[b], labels[a, b], scale, self.bias)
         back, correct_back = self.compare(
-            local[b], candidates[a], rows, positive, targets[b], scale, self.bias, reverse=True
+            local[b], sides.candidates[a], labels[b, a], scale, self.bias, reverse=True
         )
         value = forth + back if self.bias is not None else (forth + back) / 2
         return value, (correct + correct_back) / 2
 
-    def _negatives(self, batch: Batch, ctx: Context, stream: str) -> tuple[Tensor, Tensor]:
-        """Return the vectors of the hard negatives of all rows, and the row of each."""
-        rows = torch.arange(len(batch))
-        if stream in batch.items:
-            rows = rows.repeat_interleave(batch.items[stream])
-        return self._vectors(batch, ctx, stream), rows
+    def _with_queue(self, sides: Sides, batch: Batch, ctx: Context) -> Sides:
+        """Return the candidates with those of the queue; then the batch joins the queue."""
+        assert self.queue is not None
+        device = self.log_scale.device
+        keys, groups = key_hashes(batch.keys).to(device), group_hashes(batch).to(device)
+        longer = sides.with_queue(
+            {name: self.queue.vectors(name) for name in self.embedded},
+            self.queue.excluded(keys, groups),
+        )
+        if self.training:
+            local = {name: self._vectors(batch, ctx, name, ".ema") for name in self.embedded}
+            with torch.no_grad():
+                hashes, _ = all_gather_with_grad(torch.stack([keys, groups], 1))
+                self.queue.push(gather_embeddings(local)[0], hashes[:, 0], hashes[:, 1])
+        return longer
 
-    def _vectors(self, batch: Batch, ctx: Context, stream: str) -> Tensor:
-        """Return `[B, D]` at unit length."""
-        learns = stream not in self.teacher_streams
-        if not len(batch):
-            width = self.dim if learns else 0
-            return torch.zeros(0, width, device=self.log_scale.device, requires_grad=learns)
-        chunked = learns and self.gradcache_chunk_size is not None
-        options: dict[str, Any] = {"chunk": self.gradcache_chunk_size} if chunked else {}
-        return l2_normalize(ctx.encode(stream, **options).pool())
-
-    def _positive(self, batch: Batch, rows: Tensor, total: int) -> Tensor:
-        """Return `[B, N]` bool, the positives of each row; a row is its own positive."""
-        if self.positive_group is None:
-            return positives(rows, total)
-        cure = f"has no column {self.positive_group!r} to be grouped by"
-        return positives(rows, total, batch.label("group", cure) if len(batch) else rows)
-
-    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
-        """Return each row's unit vectors, by stream."""
-        vectors = {name: l2_normalize(ctx.encode(name).pool()).tolist() for name in self.embedded}
-        return [{name: rows[i] for name, rows in vectors.items()} for i in range(len(batch))]
-
-    def metrics(self) -> RetrievalMetrics:
-        return RetrievalMetrics(self.pairs, self.metric_group, self.prefixes)
-
-    def dataset_metrics(
-        self, predictions: Sequence[Any], references: Sequence[Mapping[str, Any]], embed: Embed
-    ) -> dict[str, float]:
-        """Return `zero_shot_accuracy` and `zero_shot_chance`, if the recipe has `zero_shot`."""
-        if self.zero_shot is None:
-            return {}
-        vectors = torch.tensor([p[self.zero_shot.input] for p in predictions])
-        return self.zero_shot.score(vectors, [r.get("label") for r in references], embed)
-
-    def format_predictions(
-        self,
-        predictions: Sequence[Any],
-        references: Sequence[Mapping[str, Any]],
-        keys: Sequence[str],
-    ) -> list[dict[str, Any]]:
-        """Return for each direction the rank of the right answer, and the rows that came first."""
-        metrics = self.metrics()
-        metrics.update(predictions, references)
-        return metrics.answers(keys)
-
-    def example_rows(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = [{}, {}]
-        names = self.zero_shot.classes if self.zero_shot else None
-        label = None if self.zero_shot is None else self.zero_shot.target
-        for i, row in enumerate(rows):
-            row.update(
-                {c: f"{c} {i}" for c in (self.positive_group, self.metric_group) if c is not None}
-            )
-            if label is not None:
-                row[label] = (names or ["cat", "dog"])[-i]
-        return rows
-
-
-def _to_json(value: Any) -> Any:
-    """Return a cell as JSON holds it: numpy scalars become Python's."""
-    return value.item() if hasattr(value, "item") else value
+    def _flops_penalty(self, sides: Sides, ctx: Context) -> Tensor:
+        """Return the weighted FLOPS of all rows' vectors and hard negatives."""
+        reached = min(1.0, ctx.progress / self.flops_warmup) ** 2 if self.flops_warmup else 1.0
+        candidates = {name: sides.candidates[name] for name in self.options.flops}
+        values = [
+            self.options.flops[name] * flops(side.vectors[side.row >= 0])
+            for name, side in candidates.items()
+        ]
+        return reached * torch.stack(values).sum()

@@ -92,8 +92,8 @@ def harden(logits: Tensor, cosines: Tensor, positive: Tensor, strength: float) -
 
 
 def prefix(vectors: Tensor, width: int) -> Tensor:
-    """Return the first coordinates of vectors `[B, D]`, at unit length."""
-    return l2_normalize(vectors[:, :width])
+    """Return the first coordinates of vectors `[..., D]`, at unit length."""
+    return l2_normalize(vectors[..., :width])
 
 
 def cosent(cosines: Tensor, scores: Tensor, scale: float | Tensor = 20.0) -> Tensor:
@@ -106,9 +106,19 @@ def cosent(cosines: Tensor, scores: Tensor, scale: float | Tensor = 20.0) -> Ten
     return torch.cat([cosines.new_zeros(1), differences[ordered]]).logsumexp(0)
 
 
-def margin_mse(positive: Tensor, negative: Tensor, target: Tensor) -> Tensor:
-    """Return the squared errors of the margins `positive - negative` to those of a teacher, a sum.
+def margin_mse(positive: Tensor, negative: Tensor, row: Tensor, scores: Tensor) -> Tensor:
+    """Return the squared errors of the margins of positives over negatives to those of a teacher,
+    the mean over the negatives of each row, summed over rows.
 
-    positive, negative, target: `[M]`, one of each negative.
+    positive: `[B]`. negative, row: `[M]`, one of each negative, the same row's in its order.
+    scores: `[B, 1 + M]` of the teacher, of the positive and then of the row's negatives.
     """
-    return (positive - negative - target).square().sum()
+    counts = row.bincount(minlength=len(positive))
+    order = row.argsort(stable=True)
+    place = torch.empty_like(row)
+    place[order] = (
+        torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row[order]]
+    )
+    target = scores[row, 0] - scores[row, 1 + place]
+    errors = (positive[row] - negative - target).square()
+    return (errors / counts[row]).sum()

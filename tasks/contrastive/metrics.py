@@ -17,17 +17,19 @@ import torch
 from torch import Tensor
 
 from ..common import l2_normalize
+from .losses import prefix
 from .ranking import Items, RankingResult, deduplicate, modality_gap, search
+from .similarity import cat_embeddings, from_json
 
 MEASURES = ("recall@1", "recall@5", "recall@10", "mrr", "median_rank", "ndcg@10", "chance@1")
 
 
 class RetrievalMetrics:
     """pairs: of streams. match: the column that `match` in the targets comes from, or None.
-    widths: prefixes of the vectors that have a `dim..._recall@1`.
+    widths: prefixes of the vectors that have a `dim..._recall@1`. similarity: of two embeddings.
 
-    Predictions hold a vector by stream; targets may hold `group` (rows that share it are right
-    answers to each other) and `match`.
+    Predictions hold an embedding by stream, as `similarity.to_json` writes it; targets may hold
+    `group` (rows that share it are right answers to each other) and `match`.
     """
 
     def __init__(
@@ -35,19 +37,21 @@ class RetrievalMetrics:
         pairs: Sequence[tuple[str, str]],
         match: str | None = None,
         widths: Iterable[int] = (),
+        similarity: str = "cosine",
     ) -> None:
         self.pairs, self.match, self.widths = list(pairs), match, tuple(widths)
+        self.similarity = similarity
         self.vectors: dict[str, list[Tensor]] = {s: [] for pair in self.pairs for s in pair}
         self.targets: list[Mapping[str, Any]] = []
 
     def update(
         self,
-        predictions: Sequence[Mapping[str, Sequence[float]]],
+        predictions: Sequence[Mapping[str, Any]],
         targets: Sequence[Mapping[str, Any]],
     ) -> None:
         if predictions:
             for name, rows in self.vectors.items():
-                rows.append(torch.tensor([p[name] for p in predictions]))
+                rows.append(from_json([p[name] for p in predictions]))
         self.targets += targets
 
     def compute(self) -> dict[str, float]:
@@ -57,20 +61,18 @@ class RetrievalMetrics:
         items = self._items()
         values: dict[str, float] = {}
         for a, b in self.directions:
-            measures = _search(items[a], items[b]).measures()
+            measures = self._search(items, (a, b)).measures()
             values |= {f"{a}_to_{b}_{name}": value for name, value in measures.items()}
         firsts = [values[f"{a}_to_{b}_recall@1"] for a, b in self.directions]
         values["recall@1"] = sum(firsts) / len(firsts)
         for width in self.widths:
             short = {
-                name: dataclasses.replace(side, vectors=l2_normalize(side.vectors[:, :width]))
+                name: dataclasses.replace(side, vectors=prefix(side.vectors, width))
                 for name, side in items.items()
             }
-            firsts = [
-                _search(short[a], short[b]).measures()["recall@1"] for a, b in self.directions
-            ]
+            firsts = [self._search(short, pair).measures()["recall@1"] for pair in self.directions]
             values[f"dim{width}_recall@1"] = sum(firsts) / len(firsts)
-        for a, b in self.pairs:
+        for a, b in self.pairs if self.similarity == "cosine" else ():
             values[f"{a}_{b}_gap"] = modality_gap(items[a].vectors, items[b].vectors)
         return values | (self._matched() if self.match is not None else {})
 
@@ -88,7 +90,7 @@ class RetrievalMetrics:
                 deduplicate(items[a]),
                 deduplicate(items[b]),
             )
-            ranking = search(queries, candidates)
+            ranking = search(queries, candidates, self.similarity, (a, b) not in self.pairs)
             row_of = {item: keys[row] for row, item in reversed(list(enumerate(item_of.tolist())))}
             ranks, nearest = ranking.ranks[query_of, 0].tolist(), ranking.nearest[query_of].tolist()
             for row, rank, indices in zip(rows, ranks, nearest, strict=True):
@@ -106,9 +108,7 @@ class RetrievalMetrics:
                 name: dataclasses.replace(items.take(torch.tensor(have)), kinds=kinds)
                 for name, items in self._items().items()
             }
-            measures = {
-                (a, b): _search(present[a], present[b]).measures() for a, b in self.directions
-            }
+            measures = {pair: self._search(present, pair).measures() for pair in self.directions}
         return {
             f"{a}_to_{b}_{measure}_same_{self.match}": value
             for (a, b), values in measures.items()
@@ -123,13 +123,17 @@ class RetrievalMetrics:
         ]
         groups = _numbered(labels)
         return {
-            name: Items(l2_normalize(torch.cat(rows)), groups, torch.zeros_like(groups))
+            name: Items(self.embeddings(rows), groups, torch.zeros_like(groups))
             for name, rows in self.vectors.items()
         }
 
+    def embeddings(self, rows: Sequence[Tensor]) -> Tensor:
+        embeddings = cat_embeddings(rows)
+        return l2_normalize(embeddings) if self.similarity == "cosine" else embeddings
 
-def _search(a: Items, b: Items) -> RankingResult:
-    return search(deduplicate(a)[0], deduplicate(b)[0])
+    def _search(self, items: Mapping[str, Items], pair: tuple[str, str]) -> RankingResult:
+        (queries, _), (candidates, _) = (deduplicate(items[name]) for name in pair)
+        return search(queries, candidates, self.similarity, pair not in self.pairs)
 
 
 def _numbered(values: Sequence[Any]) -> Tensor:

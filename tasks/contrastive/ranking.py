@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .similarity import compare
+
 DEPTH = 10
 """Right answers of a query that are ranked."""
 
@@ -22,7 +24,8 @@ NEAREST = 5
 """Candidates of a query that are named."""
 
 TIE = 1e-6
-"""Cosines this close are equal: one signal in two batches has vectors that differ by 1e-7."""
+"""Cosines this close are equal, and larger similarities in proportion: one signal in two batches
+has vectors that differ by 1e-7."""
 
 SAME = 1e-5
 """Vectors of one signal, encoded in two batches, agree to this in every coordinate."""
@@ -33,8 +36,8 @@ QUERIES, CANDIDATES = 512, 8192
 
 @dataclass(frozen=True)
 class Items:
-    """One side of a search. vectors `[., D]` of unit length; groups, kinds `[.]`: a candidate is
-    right if its group is the query's, and is ranked only if its kind is."""
+    """One side of a search. vectors `[., D]`, or `[., T, D]` with maxsim; groups, kinds `[.]`: a
+    candidate is right if its group is the query's, and is ranked only if its kind is."""
 
     vectors: Tensor
     groups: Tensor
@@ -75,9 +78,17 @@ class RankingResult:
         return gains.sum(1) / best.sum(1)
 
 
-def search(queries: Items, candidates: Items) -> RankingResult:
-    """Rank all candidates for each query, a block of similarities at a time."""
-    parts = [_search(queries.take(slice(i, i + QUERIES)), candidates) for i in _starts(queries)]
+def search(
+    queries: Items, candidates: Items, similarity: str = "cosine", reverse: bool = False
+) -> RankingResult:
+    """Rank all candidates for each query, a block of similarities at a time.
+
+    reverse: the candidates are the queries of the similarity, which need not be symmetric.
+    """
+    parts = [
+        _search(queries.take(slice(i, i + QUERIES)), candidates, similarity, reverse)
+        for i in _starts(queries)
+    ]
     fields = ("ranks", "right", "candidates", "nearest")
     return RankingResult(*(torch.cat([getattr(p, f) for p in parts]) for f in fields))
 
@@ -86,14 +97,14 @@ def _starts(queries: Items) -> range:
     return range(0, len(queries), QUERIES)
 
 
-def _search(queries: Items, candidates: Items) -> RankingResult:
+def _search(queries: Items, candidates: Items, similarity: str, reverse: bool) -> RankingResult:
     depth = int(min(DEPTH, torch.unique(candidates.groups, return_counts=True)[1].max()))
     right_cosines = torch.full((len(queries), depth), -torch.inf)
     right, candidates_seen = torch.zeros(2, len(queries))
     count = min(NEAREST, len(candidates))
     top = torch.full((len(queries), count), -torch.inf)
     nearest = torch.full((len(queries), count), -1)
-    for start, cosines, same, allowed in _blocks(queries, candidates):
+    for start, cosines, same, allowed in _blocks(queries, candidates, similarity, reverse):
         right += (same & allowed).sum(1)
         candidates_seen += allowed.sum(1)
         block = cosines.masked_fill(~(same & allowed), -torch.inf)
@@ -103,10 +114,11 @@ def _search(queries: Items, candidates: Items) -> RankingResult:
         top, order = torch.cat([top, best], 1).topk(count, 1)
         nearest = torch.cat([nearest, start + index], 1).gather(1, order)
     before = torch.zeros(len(queries), depth)
-    for _, cosines, same, allowed in _blocks(queries, candidates):
+    for _, cosines, same, allowed in _blocks(queries, candidates, similarity, reverse):
         wrong = cosines.masked_fill(same | ~allowed, -torch.inf)
         for k in range(depth):
-            before[:, k] += (wrong >= right_cosines[:, k, None] - TIE).sum(1)
+            limit = right_cosines[:, k, None]
+            before[:, k] += (wrong >= limit - TIE * limit.abs().clamp(min=1)).sum(1)
     ranks = before + torch.arange(1, depth + 1)
     return RankingResult(
         ranks.masked_fill(right_cosines.isinf(), torch.inf),
@@ -116,13 +128,19 @@ def _search(queries: Items, candidates: Items) -> RankingResult:
     )
 
 
-def _blocks(queries: Items, candidates: Items) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """Yield (index of the first candidate, cosines, same group, same kind), each `[Q, block]`."""
-    for start in range(0, len(candidates), CANDIDATES):
-        block = candidates.take(slice(start, start + CANDIDATES))
+def _blocks(
+    queries: Items, candidates: Items, similarity: str, reverse: bool
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Yield (index of the first candidate, similarities, same group, same kind), each `[Q,
+    block]`."""
+    size = CANDIDATES if similarity != "maxsim" else CANDIDATES // 128
+    for start in range(0, len(candidates), size):
+        block = candidates.take(slice(start, start + size))
+        sides = (block.vectors, queries.vectors) if reverse else (queries.vectors, block.vectors)
+        similarities = compare(similarity, *sides)
         yield (
             start,
-            queries.vectors @ block.vectors.T,
+            similarities.T if reverse else similarities,
             queries.groups[:, None] == block.groups,
             queries.kinds[:, None] == block.kinds,
         )
@@ -131,13 +149,14 @@ def _blocks(queries: Items, candidates: Items) -> Iterator[tuple[int, Tensor, Te
 def deduplicate(items: Items) -> tuple[Items, Tensor]:
     """Merge rows of one group and kind with the same signal: return the items, and the item of each
     row. (Five captions of a picture are five rows and one picture.)"""
-    direction = torch.randn(items.vectors.shape[1], generator=torch.Generator().manual_seed(0))
+    vectors = items.vectors.flatten(1)
+    direction = torch.randn(vectors.shape[1], generator=torch.Generator().manual_seed(0))
     # Equal vectors are neighbours in the order of any direction.
-    order = (items.vectors @ direction).argsort()
+    order = (vectors @ direction).argsort()
     for column in (items.kinds, items.groups):
         order = order[column[order].argsort(stable=True)]
     ordered = items.take(order)
-    new = (ordered.vectors.diff(dim=0).abs() > SAME).any(1)
+    new = (vectors[order].diff(dim=0).abs() > SAME).any(1)
     new |= (ordered.groups.diff() != 0) | (ordered.kinds.diff() != 0)
     firsts = torch.cat([torch.tensor([True]), new])
     item_of = torch.empty(len(items), dtype=torch.long)

@@ -41,6 +41,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "in_batch_negatives": False,
             "matryoshka": [8],
         },
+        {"streams": ["image", "state"], "dim": None, "similarity": "maxsim"},
+        {"streams": ["image", "state"], "dim": 16, "loss": "cosent", "scores": "score"},
     ],
     "control": [
         {"prompt": "<image> {instruction} <state>"},

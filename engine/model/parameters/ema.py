@@ -36,6 +36,9 @@ def create_ema_encoders(plan: ResolvedRecipe, streams: Mapping[str, Stream]) -> 
             teacher = ema_copy(streams[name].encoder)
             mark_frozen(teacher)
             streams[name].ema = teacher
+            connector = streams[name].connector
+            if part.task.streams[name].ema == "stream" and connector is not None:
+                streams[name].ema_connector = ema_copy(connector)
 
 
 def on_step_end(name: str, task: Task, context: Context, stream: Callable[[str], Stream]) -> None:
@@ -47,8 +50,8 @@ def on_step_end(name: str, task: Task, context: Context, stream: Callable[[str],
         raise RuntimeFailure(f"step {context.step}: tasks.{name}: {error}") from error
     pairs = list(task.ema_modules())
     for part in (stream(key) for key, use in task.streams.items() if use.ema):
-        if part.ema is not None:
-            pairs.append((part.ema, part.encoder))
+        averages = ((part.ema, part.encoder), (part.ema_connector, part.connector))
+        pairs += [(a, m) for a, m in averages if a is not None and m is not None]
     if pairs:
         decay = task.ema_decay(context.progress)
         for average, module in pairs:

@@ -11,42 +11,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sensorium.tasks.common import l2_normalize
-from sensorium.tasks.contrastive.contrastive import Contrastive
-from sensorium.tasks.contrastive.losses import cosent, likely_false_negatives, margin_mse
-from sensorium.testing.context import prepare_batch
+from sensorium.tasks.contrastive.losses import likely_false_negatives
 from sensorium.tests.tasks.contrastive.negative_cases import (
     DIM,
     NAMES,
     ROWS,
     SCALE,
-    context,
+    Precomputed,
+    mean_loss,
     task_of,
+    theirs,
     vectors_of,
 )
-
-
-def mean_loss(task: Contrastive, vectors: dict[str, Tensor], **items: list[int]) -> Tensor:
-    rows = len(vectors["query"])
-    batch = prepare_batch(task, [{}] * rows)
-    batch.items = {name: torch.tensor(counts) for name, counts in items.items()}
-    return task.loss(batch, context(vectors)).total / rows
-
-
-class Precomputed(torch.nn.Module):
-    """A SentenceTransformer's stand-in whose features are the vectors."""
-
-    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        return dict(features)
-
-    def get_embedding_dimension(self) -> int:
-        return DIM
-
-
-def theirs(loss: str, vectors: Sequence[Tensor], labels: Any = None, **options: Any) -> Tensor:
-    from sentence_transformers import losses
-
-    module = getattr(losses, loss)(Precomputed(), **options)
-    return module([{"sentence_embedding": v} for v in vectors], labels)
 
 
 def both_ways(vectors: dict[str, Tensor], negatives: Sequence[str], **options: Any) -> Tensor:
@@ -138,22 +114,6 @@ def test_hinge_is_the_triplet_loss_of_sentence_transformers() -> None:
         triplet_margin=0.7,
     )
     torch.testing.assert_close(2 * ours, other, rtol=1e-5, atol=1e-5)
-
-
-def test_losses_of_scores_are_those_of_sentence_transformers() -> None:
-    vectors = [v.detach() for v in vectors_of().values()]
-    query, passage, *wrong = vectors
-    scores = torch.tensor([0.1, 0.9, 0.9, 0.3, 0.0])
-    ours = cosent(F.cosine_similarity(query, passage), scores, SCALE)
-    other = theirs("CoSENTLoss", [query, passage], scores, scale=SCALE)
-    torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-5)
-    assert cosent(torch.ones(3), torch.ones(3)).item() == 0  # nothing is ordered
-    positive = (query * passage).sum(1)
-    negative = torch.stack([(query * v).sum(1) for v in wrong], 1)
-    target = torch.randn(ROWS, 2, generator=torch.Generator().manual_seed(1))
-    squares = margin_mse(positive[:, None].expand_as(negative), negative, target)
-    other = theirs("MarginMSELoss", vectors, target)
-    torch.testing.assert_close(squares / target.numel(), other, rtol=1e-5, atol=1e-5)
 
 
 def test_sigmoid_counts_a_hard_negative_once() -> None:

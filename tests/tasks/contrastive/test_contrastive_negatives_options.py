@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sensorium.tasks.contrastive import candidates, contrastive
+from sensorium.tasks.contrastive import candidates, contrastive, similarity
 from sensorium.tasks.contrastive.contrastive import Contrastive
 from sensorium.tasks.contrastive.metrics import RetrievalMetrics
 from sensorium.testing.context import prepare_batch
@@ -86,7 +86,7 @@ def test_two_processes_are_one(options: dict[str, Any], monkeypatch: pytest.Monk
 
     one = total(0, 6)
     world = Lockstep(2)
-    for module in (contrastive, candidates):
+    for module in (contrastive, candidates, similarity):
         monkeypatch.setattr(module, "all_gather_with_grad", world.gather)
     two = torch.stack(world.run(lambda rank: total(*((0, 4), (4, 6))[rank]))).sum()
     torch.testing.assert_close(two, one)

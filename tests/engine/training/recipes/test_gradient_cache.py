@@ -25,7 +25,8 @@ class Misnamed(Digits):
 
 def batch_of(model: Model, rows: int) -> Batch:
     encoders = model.encoders()
-    dataset = task_dataset(model.plan, encoders, "match", Misnamed(split="train"))
+    streams = model.plan.tasks["match"].task.streams
+    dataset = task_dataset(model.plan, encoders, "match", Misnamed(split="train"), streams=streams)
     return Collator(encoders)("match", [dataset.load(i) for i in range(rows)])
 
 
