@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modalities.base import Features, LayerHook, Tokenizer
-from ..modalities.quiet import quiet_loading
+from ..modalities.messages import quiet_loading
 from ..modalities.submodules import (
     ExtendedEmbedding,
     ExtendedLMHead,

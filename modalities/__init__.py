@@ -4,6 +4,7 @@ parts."""
 MODALITIES = {
     "action": "sensorium.modalities.action:ACTION",
     "audio": "sensorium.modalities.audio:AUDIO",
+    "boxes": "sensorium.modalities.image:BOXES",
     "image": "sensorium.modalities.image:IMAGE",
     "image_mask": "sensorium.modalities.image:IMAGE_MASK",
     "mri": "sensorium.modalities.mri:MRI",

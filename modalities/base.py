@@ -132,8 +132,9 @@ class Encoder(Component, nn.Module):
     what `forward` takes beyond its batch: `hidden_states` (numbers of layers to return),
     `token_mask` (`[B, T]` bool, True = replaced by a learned mask token), `layer_hooks`
     (`{layer: LayerHook}`),
-    `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids [B, L]`); and
-    `vocabulary`: it has `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`.
+    `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids [B, L]`);
+    `vocabulary`: it has `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`; and
+    `codes`: its features have them, ids of its `tokenizer` (`signal_tokens.py`).
     time_inputs: the inputs of its batch that run along time (one is the bool mask), and the
     steps of a token.
     """

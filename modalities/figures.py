@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from .quiet import quiet_logger
+from .messages import quiet_logger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

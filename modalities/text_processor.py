@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import Processor, ReadError, Sample, Tokenizer
+from .base import Fittable, Processor, ReadError, Sample, Tokenizer
 
 
 class CutCounter:
@@ -86,7 +86,7 @@ def collate_ids(samples: Sequence[Sample], pad_id: int) -> dict[str, Tensor]:
     return {"ids": ids, "mask": torch.arange(ids.shape[1]) < lengths[:, None]}
 
 
-def fingerprint(tokenizer: Tokenizer) -> str:
+def fingerprint(tokenizer: Fittable) -> str:
     """Return a hash of the tokenizer's options and fitted state."""
     kind = f"{type(tokenizer).__module__}:{type(tokenizer).__qualname__}"
     state = json.dumps(tokenizer.state(), sort_keys=True, default=lambda array: array.tolist())

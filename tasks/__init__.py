@@ -17,4 +17,5 @@ TASKS = {
     "localization": "sensorium.tasks.dense.detection:Detection",
     "regression": "sensorium.tasks.supervised.regression:Regression",
     "segmentation": "sensorium.tasks.dense.segmentation:Segmentation",
+    "signal_generation": "sensorium.tasks.language.signal_generation:SignalGeneration",
 }

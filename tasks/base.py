@@ -25,6 +25,7 @@ from ..backbones.base import Backbone
 from ..modalities.base import Features, Sample
 from ..modalities.base import Loss as Loss
 from ..modalities.groups import EncoderInputs
+from ..modalities.signal_tokens import SignalTokenizer
 from .batch import Batch as Batch
 from .batch import Example as Example
 from .batch import Tools as Tools
@@ -99,7 +100,8 @@ class Task(nn.Module):
     compares rows of all processes; it is then called in every process, with an empty batch in one
     whose rows were all unreadable.
 
-    State that must resume (centres, queues) is a buffer or a submodule.
+    State that must resume (centres, queues) is a buffer or a submodule. signal_tokenizers: those of
+    its streams of signal tokens (`supports` has `codes`), by stream; set before `build`.
     """
 
     streams: Mapping[str, StreamUse] = {}
@@ -114,6 +116,7 @@ class Task(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.heads = nn.ModuleDict()
+        self.signal_tokenizers: dict[str, SignalTokenizer] = {}
 
     @property
     def head_uses(self) -> Mapping[str, HeadUse]:

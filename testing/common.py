@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..engine.recipe import ComponentPath, ComponentSpec, Section, plan_part
 from ..modalities.base import Features
+from ..modalities.signal_tokens import SignalTokenizer
 
 RTOL, ATOL = 1e-4, 5e-5
 """Tolerances of two computations that should agree in float32. Products of another shape or on
@@ -213,3 +214,22 @@ def check_vocabulary(part: Any, ids: Tensor, hidden: Tensor) -> None:
 def alternate(mask: Tensor) -> Tensor:
     """Return a token mask of every second real token, the first among them."""
     return mask & (torch.arange(mask.shape[1]) % 2 == 0)
+
+
+def check_codes(encoder: Any, features: Features, signals: Sequence[Any]) -> None:
+    """Check that an encoder's codes are what its tokenizer returns, and a learned vector each."""
+    expect(features.codes is not None, "its features have no codes")
+    expect(isinstance(encoder.tokenizer, SignalTokenizer), "its tokenizer is no SignalTokenizer")
+    for row, ids in enumerate(encoder.tokenizer.encode(list(signals))):
+        expect(same(cast(Tensor, features.codes)[row][features.mask[row]], ids), "codes differ")
+
+
+def id_checks(
+    encoder: Any, batch: Mapping[str, Any], features: Features, signals: Sequence[Any]
+) -> dict[str, Callable[[], None]]:
+    """Return the checks of what an encoder of ids may support, by name."""
+    return {
+        "inputs_embeds": lambda: check_inputs_embeds(encoder, batch),
+        "vocabulary": lambda: check_vocabulary(encoder, batch["ids"], features.tokens),
+        "codes": lambda: check_codes(encoder, features, signals),
+    }

@@ -76,7 +76,11 @@ class StubContext:
         assert not callable(self.features)
         context = copy.copy(self)
         context.features = {
-            name: f.replace(tokens=f.tokens[start:stop], mask=f.mask[start:stop])
+            name: f.replace(
+                tokens=f.tokens[start:stop],
+                mask=f.mask[start:stop],
+                codes=None if f.codes is None else f.codes[start:stop],
+            )
             for name, f in self.features.items()
         }
         return context

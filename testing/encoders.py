@@ -18,17 +18,16 @@ from .common import (
     alternate,
     check_features,
     check_gradients,
-    check_inputs_embeds,
     check_meta,
     check_resolve,
     check_state,
-    check_vocabulary,
     checking,
     close,
     copy_for_worker,
     expect,
     fit_parts,
     gap,
+    id_checks,
     open_zero_branches,
     outputs,
     plan_options,
@@ -210,14 +209,13 @@ class EncoderContract:
 
     def check_supports(self) -> None:
         """Check each optional ability in `supports`."""
-        encoder, tokens, ids = self.encoder, self.features.tokens, {"inputs_embeds", "vocabulary"}
+        encoder, ids = self.encoder, {"inputs_embeds", "vocabulary"}
         batch = self.batch(self.samples) if ids & encoder.supports else {}
         checks = {
             "hidden_states": self._check_hidden_states,
             "token_mask": self._check_token_mask,
             "layer_hooks": self._check_layer_hooks,
-            "inputs_embeds": lambda: check_inputs_embeds(encoder, batch),
-            "vocabulary": lambda: check_vocabulary(encoder, batch["ids"], tokens),
+            **id_checks(encoder, batch, self.features, self.raws),
         }
         for name in sorted(self.encoder.supports):
             with checking(self.name, f"supports {name}"), torch.no_grad():

@@ -22,6 +22,7 @@ from ..engine.recipe import (
     plan_task,
 )
 from ..modalities.base import Features, Loss
+from ..modalities.signal_tokens import SignalTokenizer
 from ..tasks.base import Task
 from ..tasks.batch import Batch, Tools
 from .common import expect, fit_parts
@@ -43,6 +44,25 @@ DECODER = {
         "num_key_value_heads": 2,
     },
 }
+
+
+class Letters(SignalTokenizer):
+    """Texts of four letters as signals: the tokenizer of streams of signal tokens."""
+
+    letters = "abcd"
+    size = len(letters)
+
+    def encode(self, signals: Any, *args: Any, **options: Any) -> list[torch.Tensor]:
+        return [torch.tensor([self.letters.index(c) for c in text]) for text in signals]
+
+    def decode(self, ids: Any, *args: Any, **options: Any) -> list[str]:
+        return ["".join(self.letters[int(i)] for i in row) for row in ids]
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        pass
 
 
 class TaskBuilder:
@@ -81,6 +101,11 @@ class TaskBuilder:
         modules[id(plan.plan)] = plan.task
         plan.plan.build_children(seed, modules, {})
         torch.manual_seed(seed)
+        plan.task.signal_tokenizers = {
+            stream: Letters()
+            for stream, use in plan.task.streams.items()
+            if "codes" in use.supports
+        }
         points = {f"{s}{point}": WIDTH for s in plan.task.streams for point in ("", ".encoder")}
         plan.task.build(points, decoders)
         for name, use in plan.task.head_uses.items():
@@ -127,6 +152,9 @@ class TaskBuilder:
                 spacing=(2.0,) * self.axes,
                 origin=(0.5,) * self.axes,
             )
+            if "codes" in use.supports:
+                codes = torch.randint(Letters.size, (count, longest), generator=generator)
+                features = features.replace(codes=codes)
             layers = [*use.hidden_states, *self.head_layers(name)]
             by_stream[name] = features.replace(hidden_states=(features,) * len(layers))
         return by_stream
@@ -172,5 +200,8 @@ def _slice(features: Features, rows: slice) -> Features:
         return features
     hidden_states = tuple(_slice(layer, rows) for layer in features.hidden_states)
     return features.replace(
-        tokens=features.tokens[rows], mask=features.mask[rows], hidden_states=hidden_states
+        tokens=features.tokens[rows],
+        mask=features.mask[rows],
+        codes=None if features.codes is None else features.codes[rows],
+        hidden_states=hidden_states,
     )

@@ -28,7 +28,6 @@ CONTRACTS = frozenset(
         "modalities.messages",
         "modalities.modality",
         "modalities.paths",
-        "modalities.quiet",
         "modalities.rows",
     )
 )

@@ -15,6 +15,7 @@ from torch import nn
 from ...backbones.base import Backbone
 from ...modalities.base import Source
 from ...modalities.groups import try_encoders
+from ...modalities.signal_tokens import SignalTokenizer
 from ...tasks.base import Task
 from ..data import TRAIN, load_split
 from ..recipe import ComponentSpec, Modules, Recipe, ResolvedRecipe, load_recipe, plan_recipe
@@ -169,6 +170,7 @@ def _build_tasks(
         modules[id(task.plan)] = task.task
         task.plan.build_children(seed, modules, {})
         check_decoders(plan, name, decoders)
+        task.task.signal_tokenizers = signal_tokenizers(task.task, streams)
         with task.plan.located_errors(), seeded(seed, task.plan.where, "build"):
             task.task.build(widths, decoders)
         for head, use in task.task.head_uses.items():
@@ -177,6 +179,16 @@ def _build_tasks(
             task.task.heads[head] = built
             stream = streams[use.stream.partition(".")[0]]
             request_head_layers(plan, task.heads[head].where, use.stream, built, stream)
+
+
+def signal_tokenizers(task: Task, streams: Mapping[str, Stream]) -> dict[str, SignalTokenizer]:
+    """Return the tokenizers of a task's streams whose encoders return codes."""
+    encoders = {name: streams[name].encoder for name in task.streams}
+    return {
+        name: encoder.tokenizer
+        for name, encoder in encoders.items()
+        if "codes" in encoder.supports and isinstance(encoder.tokenizer, SignalTokenizer)
+    }
 
 
 def validate_loaded(module: nn.Module, where: str) -> None:

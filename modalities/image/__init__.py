@@ -1,4 +1,5 @@
-"""Images: reading, preparing, encoding, data sets; masks of pictures are a second modality."""
+"""Images: reading, preparing, encoding, data sets; masks of pictures and boxes in them are
+modalities of their own."""
 
 from ..modality import Modality
 
@@ -11,6 +12,7 @@ IMAGE = Modality(
         "open_clip": "sensorium.modalities.image.encoders.open_clip:OpenClipVision",
         "patches": "sensorium.modalities.image.encoders.patches:Patches",
         "timm": "sensorium.modalities.image.encoders.timm:Timm",
+        "tokens": "sensorium.modalities.image.tokenizers.encoder:ImageTokens",
         "transformers": "sensorium.modalities.image.encoders.transformers:TransformersVision",
     },
     augments={
@@ -22,6 +24,9 @@ IMAGE = Modality(
         "shapes": "sensorium.modalities.image.datasets.shapes:Shapes",
         "voc": "sensorium.modalities.image.datasets.boxes:Voc",
     },
+    tokenizers={
+        "vq": "sensorium.modalities.image.tokenizers.vq:PatchVQ",
+    },
 )
 
 IMAGE_MASK = Modality(
@@ -30,5 +35,16 @@ IMAGE_MASK = Modality(
     preview="sensorium.modalities.image.mask:preview",
     encoders={
         "mask": "sensorium.modalities.image.mask:Mask",
+    },
+)
+
+BOXES = Modality(
+    read="sensorium.modalities.image.tokenizers.boxes:read",
+    example="sensorium.modalities.image.tokenizers.boxes:example",
+    encoders={
+        "tokens": "sensorium.modalities.image.tokenizers.encoder:BoxTokens",
+    },
+    tokenizers={
+        "coordinates": "sensorium.modalities.image.tokenizers.boxes:BoxTokenizer",
     },
 )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
 from ..base import Encoder, Features, LayerHook, Sample, Tokenizer
-from ..quiet import quiet_loading
+from ..messages import quiet_loading
 from ..submodules import (
     ExtendedLMHead,
     HiddenOutput,

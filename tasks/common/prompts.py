@@ -41,13 +41,15 @@ _Piece = str | tuple[str, str]
 
 
 class Prompt:
-    """streams: the streams of the template, in order. columns: its columns, each once."""
+    """streams: the streams of the template, in order. columns: its columns, each once. has_text:
+    whether there is text or a column before each stream, and after the last."""
 
     def __init__(self, template: str) -> None:
         self.template = template
         self.streams, self._gaps = _parse(template)
         cells = [piece for gap in self._gaps for piece in gap if isinstance(piece, tuple)]
         self.columns = tuple(dict.fromkeys(column for column, _ in cells))
+        self.has_text = tuple(map(bool, self._gaps))
         self.formats = dict(sorted(cells, key=lambda cell: len(cell[1])))
 
     def render(self, row: Row) -> list[str]:

@@ -168,9 +168,10 @@ TEXT: dict[str, Case] = {
     ),
     "causal_lm": ("causal_lm", {**hf("llama", **DECODER), **TOKENIZER}),
 }
+BOXES: dict[str, Case] = {"tokens": ("tokens", {"tokenizer": "coordinates", "dim": 16})}
 CASES = {
-    "action": ACTION, "audio": AUDIO, "image": IMAGE, "image_mask": IMAGE_MASK, "mri": MRI,
-    "mri_mask": MRI_MASK, "text": TEXT,
+    "action": ACTION, "audio": AUDIO, "boxes": BOXES, "image": IMAGE,
+    "image_mask": IMAGE_MASK, "mri": MRI, "mri_mask": MRI_MASK, "text": TEXT,
 }  # fmt: skip
 SLOW = ("monai SwinUNETR", "monai UNETR")
 EACH = [
@@ -207,6 +208,8 @@ def examples(modality: str) -> list[Any]:
             return [rng.normal(2, 3, (steps, 5)).astype(np.float32) for steps in (4, 2, 1)]
         case "audio":
             return [sound(i, seconds) for i, seconds in enumerate((0.5, 0.31, 0.42))]
+        case "boxes":
+            return [[[1, 2, 30, 40]], [[0, 0, 9, 9], [5, 5, 50, 60]], [[7, 8, 9, 10]]]
         case "image":
             return [
                 rng.integers(0, 256, size, np.uint8)

@@ -53,6 +53,7 @@ def hf(model_type: str, **more: Any) -> dict[str, Any]:
 IMAGE: dict[str, Case] = {
     "patches": ("patches", PATCHES),
     "patches with a stem": ("patches", {**PATCHES, "stem": [8, 16]}),
+    "tokens": ("tokens", {"tokenizer": {"type": "vq", "codes": 8, "patch": 8}, "dim": 16}),
     "frames": ("frames", {"encoder": {"type": "patches", **PATCHES}}),
     "timm ViT": ("timm", {"name": "vit_tiny_patch16_224", "options": VIT}),
     "timm convolution": ("timm", {"name": "test_convnext"}),

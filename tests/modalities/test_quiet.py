@@ -10,7 +10,7 @@ import pytest
 import transformers
 from transformers.utils import logging as of_transformers
 
-from sensorium.modalities.quiet import quiet_loading, quiet_logger
+from sensorium.modalities.messages import quiet_loading, quiet_logger
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
 

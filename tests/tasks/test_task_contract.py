@@ -93,6 +93,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "localization": [{"input": "image"}, {"input": "state", "target": "found", "l1": 0.0}],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
     "segmentation": [{"input": "image", "mask": "state"}],
+    "signal_generation": [
+        {"prompt": "<image> {question}", "target": "<state>", "max_new_tokens": 4},
+        {"target": "{said} <image><state>", "z_loss": 1e-4, "max_new_tokens": 4},
+    ],
 }
 TOKENIZERS = {
     **dict.fromkeys(("action_regression", "control", "distill_actions"), "bspline"),

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor
 
-from ....modalities.quiet import quiet_loading
+from ....modalities.messages import quiet_loading
 from ...model import Model, States
 from ...utils import ConfigError
 

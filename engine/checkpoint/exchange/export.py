@@ -25,7 +25,7 @@ from transformers import (
 from ....backbones.causal import Causal
 from ....connectors.projectors import ACTIVATIONS, MLP
 from ....modalities.base import Features
-from ....modalities.quiet import quiet_loading
+from ....modalities.messages import quiet_loading
 from ...model import Model
 from ...utils import ConfigError, atomic_folder
 from ..run_folder import load_model

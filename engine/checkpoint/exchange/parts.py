@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from ....backbones.base import Backbone
 from ....connectors.base import Connector
 from ....modalities.base import Encoder, Features
-from ....modalities.messages import describe_error, did_you_mean
-from ....modalities.quiet import quiet_loading
+from ....modalities.messages import describe_error, did_you_mean, quiet_loading
 from ...model import BuiltComponent, Model, encode
 from ...utils import ConfigError, atomic_folder, atomic_path
 from ..run_folder import load_model

@@ -12,8 +12,7 @@ import transformers
 from torch import nn
 from torch.nn.utils import parametrize
 
-from ....modalities.messages import describe_error
-from ....modalities.quiet import quiet_loading
+from ....modalities.messages import describe_error, quiet_loading
 from ...recipe import TransformSection
 from ...utils import ConfigError, atomic_folder
 from .apply import apply_steps

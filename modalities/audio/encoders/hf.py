@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoFeatureExtractor
 
 from ...base import Encoder, Sample
-from ...quiet import quiet_loading
+from ...messages import quiet_loading
 from ...submodules import list_of_layers
 from ..hf_extractor import Extractor
 from ..read import Sound

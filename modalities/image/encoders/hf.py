@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
-from ...quiet import quiet_loading
+from ...messages import quiet_loading
 from ...submodules import Tower, tower_of
 from ..processor import HubProcessor
 from .position_tables import interpolated

@@ -237,7 +237,7 @@ def _mapped_from(
 ) -> Callable[[Tensor], Tensor]:
     from transformers import AutoModel
 
-    from .....modalities.quiet import quiet_loading
+    from .....modalities.messages import quiet_loading
 
     with quiet_loading():
         other = AutoModel.from_pretrained(small, use_safetensors=True)

@@ -99,7 +99,7 @@ def test_two_files_of_two_tokenizers_are_never_loaded_as_one(
     other = make(dof=DOF)
     other.fit(iter(3 * smooth(seed=9).numpy()))
     other.save(tmp_path / "second")
-    arrays = "action_tokenizer.safetensors"
+    arrays = "signal_tokenizer.safetensors"
     first, second = ((tmp_path / name / arrays).read_bytes() for name in ("first", "second"))
     if first == second:
         return  # no array of its own
@@ -189,7 +189,7 @@ def test_used_before_the_fit(make: Make) -> None:
 
 
 def test_a_folder_without_one_is_refused(fitted: ActionTokenizer, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no whole action tokenizer"):
+    with pytest.raises(ValueError, match="holds no whole tokenizer of signals"):
         ActionTokenizer.load(tmp_path)
     fitted.save(tmp_path)
     other = next(
