@@ -131,9 +131,8 @@ class Encoder(Component, nn.Module):
     (`padding_samples`); samples of different shapes are then encoded apart. supports:
     what `forward` takes beyond its batch: `hidden_states` (numbers of layers to return),
     `token_mask` (`[B, T]` bool, True = replaced by a learned mask token), `layer_hooks`
-    (`{layer: LayerHook}`),
-    `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids [B, L]`);
-    `vocabulary`: it has `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`; and
+    (`{layer: LayerHook}`), `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids`);
+    `vocabulary`: it has `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`;
     `codes`: its features have them, ids of its `tokenizer` (`signal_tokens.py`).
     time_inputs: the inputs of its batch that run along time (one is the bool mask), and the
     steps of a token.
