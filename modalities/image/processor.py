@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -112,8 +111,9 @@ class HubProcessor(ImageProcessor):
 
     def prepare(self, raw: Any) -> Sample:
         if self.frames:
-            shown = [self._picture(frame) for frame in pictures_of(raw, self.frames)]
-            return {key: torch.stack([frame[key] for frame in shown]) for key in shown[0]}
+            pictures: Any = pictures_of(raw, self.frames)
+            values: Any = self.transform(images=pictures, return_tensors="pt")  # type: ignore[call-arg]
+            return {"pixel_values": values["pixel_values"].flatten(0, -4)}  # [T, C, H, W]
         return self._picture(raw)
 
     def _picture(self, raw: Image.Image) -> Sample:

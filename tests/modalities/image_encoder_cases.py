@@ -43,6 +43,11 @@ TIMM_SWIN = {
     "img_size": 64, "embed_dim": 12, "depths": (1, 1, 1), "num_heads": (1, 2, 2), "window_size": 4,
 }  # fmt: skip
 EVA = {"img_size": 28, "embed_dim": 48, "depth": 2, "num_heads": 3}
+CLIPS = {"num_frames": 4, "tubelet_size": [2, 8, 8]}
+JEPA = {
+    "frames_per_clip": 4, "crop_size": 32, "patch_size": 8, "pred_hidden_size": 32,
+    "pred_num_attention_heads": 4, "pred_num_hidden_layers": 1,
+}  # fmt: skip
 PATCHES = {"size": 32, "patch_size": 8, "dim": 24}
 
 
@@ -101,6 +106,13 @@ IMAGE: dict[str, Case] = {
     "hf SegFormer": (
         "transformers",
         {**hf("segformer", num_attention_heads=[1, 1, 2, 2], **STAGES), "processor": PIPELINE},
+    ),
+    "hf TimeSformer": ("transformers", hf("timesformer", num_frames=4, **HF)),
+    "hf VideoMAE": ("transformers", hf("videomae", num_frames=4, **HF)),
+    "hf ViViT": ("transformers", hf("vivit", **CLIPS, **HF)),
+    "hf V-JEPA 2": (
+        "transformers",
+        {**hf("vjepa2", **JEPA, **LAYERS), "processor": PIPELINE},
     ),
     "timm Hiera": ("timm", {"name": "hiera_tiny_224", "options": TIMM_HIERA}),
     "timm Swin": ("timm", {"name": "swin_tiny_patch4_window7_224", "options": TIMM_SWIN}),

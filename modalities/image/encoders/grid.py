@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -98,6 +99,61 @@ def read_tokens(model: Any, hidden: Tensor, size: Size, mask: Tensor | None) -> 
     grid, prefix, stride = fitted
     patches = hidden[:, prefix:].transpose(1, 2).unflatten(2, grid)
     return from_map(patches, size, stride, pooled=hidden[:, 0] if prefix else None)
+
+
+@dataclass(frozen=True)
+class ClipTokens:
+    """How a video model divides a clip: pictures that it takes, pictures and px of a token.
+
+    frames_last: the tokens of one place follow each other, not those of one moment.
+    """
+
+    frames: int
+    tubelet: int
+    patch: int
+    frames_last: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Tokens along time."""
+        return self.frames // self.tubelet
+
+    def count(self, size: Size) -> int:
+        """Return the number of tokens of a clip of pictures of `size` px."""
+        return self.steps * (size[0] // self.patch) * (size[1] // self.patch)
+
+
+def clip_tokens(config: Any) -> ClipTokens | None:
+    """Return how a model divides clips, by its configuration; None if it names no frames."""
+    frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
+    tubelet = getattr(config, "tubelet_size", 1)
+    steps, *patch = tubelet if isinstance(tubelet, (list, tuple)) else (tubelet,)
+    edges = set(patch or pair(getattr(config, "patch_size", None)))
+    if not isinstance(frames, int) or len(edges) > 1 or None in edges:
+        return None
+    return ClipTokens(frames, steps, edges.pop())
+
+
+def read_clip_tokens(hidden: Tensor, clip: ClipTokens, size: Size) -> Features:
+    """`[B, P + T, D]` of a clip -> Features on a grid of moments, rows and columns; the first of
+    `P` tokens is CLS. Along time, spacing and origin are in pictures of the sample."""
+    count, prefix = clip.count(size), hidden.shape[1] - clip.count(size)
+    if prefix not in (0, 1):
+        raise ValueError(
+            f"transformers: {hidden.shape[1]} tokens for a clip of {clip.frames} pictures of "
+            f"{size[0]} x {size[1]} px, expected {count} or one more; this model is not supported"
+        )
+    tokens = hidden[:, prefix:]
+    if clip.frames_last:
+        tokens = tokens.unflatten(1, (-1, clip.steps)).transpose(1, 2).flatten(1, 2)
+    spacing = (float(clip.tubelet), float(clip.patch), float(clip.patch))
+    return Features.dense(
+        tokens,
+        grid=(clip.steps, size[0] // clip.patch, size[1] // clip.patch),
+        spacing=spacing,
+        origin=tuple(step / 2 for step in spacing),
+        pooled=hidden[:, 0] if prefix else None,
+    )
 
 
 def pair(value: Any) -> tuple[Any, ...]:

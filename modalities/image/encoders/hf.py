@@ -198,7 +198,7 @@ def _default_settings(whole: Any, config: Any) -> Json:
     name = names.get("torchvision") or names["pil"]
     processor = getattr(transformers, name)()
     settings: Json = {"image_processor_type": name}
-    side = getattr(config, "image_size", None)
+    side = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
     if side is not None:
         for key in ("size", "crop_size"):
             if getattr(processor, key, None):

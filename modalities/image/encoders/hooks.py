@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...submodules import Tower, unreached
 from ..processor import HubProcessor, grid_key
-from .grid import Size, block_order, pair, tokens_of
+from .grid import ClipTokens, Size, block_order, clip_tokens, pair, tokens_of
 
 
 @contextmanager
@@ -93,6 +93,70 @@ def match_arguments(names: Sequence[str], sample: Mapping[str, Tensor]) -> dict[
         if name is not None:
             matched[name] = value
     return matched
+
+
+def forward_options(
+    model: Any, arguments: Sequence[str], pixels: Tensor, inputs: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Return the inputs of a model besides the pixels, of those that a processor returned and
+    `arguments` name: the model sees the whole picture, in order."""
+    options: dict[str, Any] = dict(match_arguments(arguments, inputs))
+    options |= {name: True for name in arguments if name.startswith("skip_")}  # V-JEPA's predictor
+    if "spatial_shapes" in inputs and pixels.is_meta:  # which it loops over
+        shape = torch.tensor([1, pixels.shape[1]], device="cpu")
+        options["spatial_shapes"] = shape.expand(len(pixels), 2)
+        options["pixel_attention_mask"] = None  # and looks whether all are real
+    size = tuple(pixels.shape[-2:])
+    other = size != pair(getattr(model.config, "image_size", None) or size)
+    if other and "interpolate_pos_encoding" in arguments and pixels.ndim == 4:
+        options["interpolate_pos_encoding"] = True
+    if "noise" in arguments and hasattr(model.config, "mask_ratio"):
+        # A masked autoencoder shows its patches in the order of the noise.
+        patch = pair(model.config.patch_size)
+        count = math.prod(s // p for s, p in zip(size, patch, strict=True))
+        order = torch.arange(count, device=pixels.device, dtype=pixels.dtype)
+        options["noise"] = order.expand(len(pixels), count)
+    return options
+
+
+@torch.no_grad()
+def frames_last(tower: Tower, processor: HubProcessor, clip: ClipTokens) -> bool:
+    """Return whether a video model lists the frames of a patch one after the other (TimeSformer),
+    not the patches of a frame: seen from the tokens, before any attention, that change with the
+    last frame. The model has one layer, on the CPU."""
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        model = tower.shallow().eval()
+        pixels = processor.prepare(Image.new("RGB", (64, 64)))["pixel_values"][None]
+        count = clip.count((pixels.shape[-2], pixels.shape[-1]))
+        embeddings: list[Tensor] = []
+
+        def note(module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim == 3 and output.shape[1] >= count:
+                embeddings.append(output)
+
+        for module in model.modules():
+            module.register_forward_hook(note)
+        model(pixels)
+        calls = len(embeddings)
+        pixels[:, -1] += 1
+        model(pixels)
+    if not calls:
+        raise ValueError(f"transformers: {type(model).__name__} returns no tokens of clips")
+    changed = (embeddings[0] != embeddings[calls]).any(-1)[0, -count:]
+    return bool(changed[clip.steps - 1])
+
+
+def fit_clips(tower: Tower, processor: HubProcessor) -> tuple[ClipTokens | None, HubProcessor]:
+    """Return how a model lists the tokens of a clip, and a processor that makes such clips; None
+    and the processor as it is for a model of pictures."""
+    clip = clip_tokens(tower.config)
+    if clip is None:
+        return None, processor
+    clips = replace(processor, frames=clip.frames)
+    try:
+        return replace(clip, frames_last=frames_last(tower, clips, clip)), clips
+    except (RuntimeError, TypeError, ValueError):  # it takes pictures
+        return None, processor
 
 
 def patches_in_blocks(processor: HubProcessor) -> int:

@@ -7,7 +7,6 @@ Legend: `B` batch, `T` tokens, `D` width, `C` channels, `H`, `W` px of the prepa
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,25 @@ from ...base import Encoder, Features
 from ...submodules import freeze_unreached, lacks_values, outline, unreached
 from ..processor import HubProcessor, grid_key
 from . import hf
-from .grid import join_tiles, last_hidden, outline_grid, pair, read_packed, read_tokens, tokens_of
-from .hooks import in_space, layer_outputs, match_arguments, patches_in_blocks, shape_of
+from .grid import (
+    join_tiles,
+    last_hidden,
+    outline_grid,
+    pair,
+    read_clip_tokens,
+    read_packed,
+    read_tokens,
+    tokens_of,
+)
+from .hooks import (
+    fit_clips,
+    forward_options,
+    in_space,
+    layer_outputs,
+    match_arguments,
+    patches_in_blocks,
+    shape_of,
+)
 from .position_tables import fixed_size, side_lengths
 
 LISTS = ("layer", "layers", "stages", "blocks", "block", "network")
@@ -60,6 +76,7 @@ class TransformersVision(Encoder):
         self.processor = hf.processor(self.whole, self.tower.config, processor)
         self.packed = "grid_thw" in "".join(self.arguments)
         self.merge = 1
+        self.clip, self.processor = fit_clips(self.tower, self.processor)
         if self.packed:  # pictures of one number of patches are encoded together
             self.batch_invariant = False
             self.merge = patches_in_blocks(self.processor)
@@ -160,7 +177,7 @@ class TransformersVision(Encoder):
     ) -> Features:
         """What the processor gave -> Features `[B, T, D]`.
 
-        A picture `[B, C, H, W]` has a `grid`; patches of pictures of several shapes (SigLIP 2:
+        A picture `[B, C, H, W]` or clip `[B, T, C, H, W]` has a `grid`; patches of pictures of several shapes (SigLIP 2:
         `[B, T, C * p * p]`, with `pixel_attention_mask` and `spatial_shapes`) have a mask.
         hidden_states: blocks of a transformer, else stages, from 0 or from the end (-1).
         """
@@ -242,7 +259,7 @@ class TransformersVision(Encoder):
             pixels = pixels.flatten(0, 1)
         mask = more["pixel_attention_mask"].bool() if "pixel_attention_mask" in more else None
         size = (pixels.shape[-2], pixels.shape[-1])
-        options = self._options(pixels, more)
+        options = forward_options(self.model, self.arguments, pixels, more)
         with layer_outputs(self._chosen(requested)) as outputs:
             output = self.model(pixels, **options)
         last = last_hidden(output)
@@ -252,11 +269,14 @@ class TransformersVision(Encoder):
             last = last.view(len(pixels), -1, last.shape[-1])
             outputs = {i: o.view(last.shape) for i, o in outputs.items()}
         model, stages = self.model, len(self.blocks())
-        hidden = [
-            read_tokens(model, in_space(model, outputs[i], i, stages, size), size, mask)
-            for i in self._order(requested)
-        ]
-        features = read_tokens(model, in_space(model, last, -1, stages, size), size, mask)
+
+        def located(states: Tensor, stage: int) -> Features:
+            if self.clip is not None:
+                return read_clip_tokens(states, self.clip, size)
+            return read_tokens(model, in_space(model, states, stage, stages, size), size, mask)
+
+        hidden = [located(outputs[i], i) for i in self._order(requested)]
+        features = located(last, -1)
         pooled = getattr(output, "pooler_output", None)
         shape = (len(features.tokens), features.dim)
         if isinstance(pooled, Tensor) and pooled.flatten(1).shape == shape:
@@ -264,26 +284,6 @@ class TransformersVision(Encoder):
         if tiles:
             return join_tiles(features, tiles), [join_tiles(layer, tiles) for layer in hidden]
         return features, hidden
-
-    def _options(self, pixel_values: Tensor, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return the inputs of the model besides the pixels: it sees the whole picture, in
-        order."""
-        options: dict[str, Any] = dict(match_arguments(self.arguments, inputs))
-        if "spatial_shapes" in inputs and pixel_values.is_meta:  # which it loops over
-            shape = torch.tensor([1, pixel_values.shape[1]], device="cpu")
-            options["spatial_shapes"] = shape.expand(len(pixel_values), 2)
-            options["pixel_attention_mask"] = None  # and looks whether all are real
-        size = tuple(pixel_values.shape[-2:])
-        other = size != pair(getattr(self.model.config, "image_size", None) or size)
-        if other and "interpolate_pos_encoding" in self.arguments and pixel_values.ndim == 4:
-            options["interpolate_pos_encoding"] = True
-        if "noise" in self.arguments and hasattr(self.model.config, "mask_ratio"):
-            # A masked autoencoder shows its patches in the order of the noise.
-            patch = pair(self.model.config.patch_size)
-            count = math.prod(s // p for s, p in zip(size, patch, strict=True))
-            order = torch.arange(count, device=pixel_values.device, dtype=pixel_values.dtype)
-            options["noise"] = order.expand(len(pixel_values), count)
-        return options
 
     def _chosen(self, layers: Sequence[int]) -> dict[int, nn.Module]:
         blocks = self.blocks() if layers else ()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoder_cases import build
 from PIL import Image
 
 from sensorium.modalities.base import ReadError
@@ -104,3 +105,43 @@ def test_mistakes_are_named() -> None:
         Frames(encoder=PATCHES, fps=0)
     one = Frames(encoder=PATCHES).processor.prepare(Image.new("RGB", (4, 4)))
     assert one["pixel_values"].shape == (1, 3, 16, 16)
+
+
+VIDEO = ["hf TimeSformer", "hf VideoMAE", "hf ViViT", "hf V-JEPA 2"]
+
+
+def _skip(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
+    """Return what a layer was given."""
+    states = args[0] if args else kwargs["hidden_states"]
+    return (states, *output[1:]) if isinstance(output, tuple) else states
+
+
+@pytest.mark.parametrize("name", VIDEO)
+def test_a_changed_picture_changes_the_tokens_of_its_moment(name: str) -> None:
+    encoder: Any = build("image", name)
+    for block in encoder.blocks():  # attention mixes all tokens
+        block.register_forward_hook(_skip, with_kwargs=True)
+    pixels = encoder.processor.prepare(clip(9))["pixel_values"][None]
+    features = encoder(pixels)
+    assert features.grid == (pixels.shape[1] // encoder.clip.tubelet, 4, 4)
+    for picture in range(pixels.shape[1]):
+        other = pixels.clone()
+        other[:, picture, :, 8:16, 24:] += 1  # the patch in row 1 and column 3
+        changed = (encoder(other).tokens != features.tokens).any(-1).view(features.grid)
+        moment = picture // encoder.clip.tubelet
+        assert changed.nonzero().tolist() == [[moment, 1, 3]]
+
+
+@pytest.mark.parametrize("name", VIDEO)
+def test_tokens_of_clips_are_the_library_s(name: str) -> None:
+    encoder: Any = build("image", name)
+    pixels = torch.stack([encoder.processor.prepare(clip(n))["pixel_values"] for n in (5, 9)])
+    features = encoder(pixels, hidden_states=(-2,))
+    states = encoder.model(pixels).last_hidden_state
+    tokens = states[:, states.shape[1] - features.tokens.shape[1] :]
+    if encoder.clip.frames_last:
+        tokens = tokens.unflatten(1, (-1, encoder.clip.steps)).transpose(1, 2).flatten(1, 2)
+    assert torch.equal(features.tokens, tokens)
+    assert features.hidden_states[0].grid == features.grid
+    still = encoder.processor.prepare(Image.new("RGB", (40, 30), "red"))["pixel_values"]
+    assert torch.equal(still, still[:1].expand_as(still))
