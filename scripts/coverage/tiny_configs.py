@@ -42,6 +42,8 @@ RULES: tuple[tuple[str, int], ...] = (
     (r"(state_size|d_state|mamba_d_state|ssm_state_size)$", 8),
     (r"(chunk_size|mamba_chunk_size)$", 8),
     (r"^(hidden_dim|dim)$", 32),
+    (r"^(image_size|crop_size)$", 64),
+    (r"^(num_frames|frames_per_clip)$", 4),
 )
 """The first pattern that matches a name decides."""
 
