@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from ..modalities.base import Features, PositiveInt
 from .base import Connector
-from .layout import additive, at_least, linear_if_needed, mask_tokens, pooled_features, split_evenly
+from .layout import (
+    additive,
+    as_sequence,
+    at_least,
+    linear_if_needed,
+    mask_tokens,
+    pooled_features,
+    split_evenly,
+)
 
 
 class Mean(Connector):
@@ -151,3 +159,51 @@ class LatentAttention(Connector):
         memory = memory.to(queries.dtype).expand(len(tokens), -1, -1, -1)
         read = nn.functional.scaled_dot_product_attention(queries, memory, memory)
         return read.transpose(1, 2).flatten(2)
+
+
+class GatedAttention(Connector):
+    """Gated attention over a bag: `sum_i a_i x_i` with `a = softmax(w^T (tanh(V x) * sigmoid(U
+    x)))`, in any order (Ilse et al., "Attention-based Deep Multiple Instance Learning", 2018).
+
+    hidden: width of V and U.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, hidden: PositiveInt = 128) -> None:
+        super().__init__(in_dim, out_dim)
+        self.value, self.gate = nn.Linear(in_dim, hidden), nn.Linear(in_dim, hidden)
+        self.score = nn.Linear(hidden, 1, bias=False)
+        self.map = linear_if_needed(in_dim, out_dim)
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, 1, out_dim]`."""
+        tokens = mask_tokens(features.tokens, features.mask)
+        scores = self.score(self.value(tokens).tanh() * self.gate(tokens).sigmoid())[..., 0]
+        shares = (scores + additive(features.mask, scores)).softmax(1)
+        return pooled_features(features, self.map((shares[..., None] * tokens).sum(1)))
+
+
+class Recurrent(Connector):
+    """A GRU in both directions over the tokens; the vector is a linear map of its mean state.
+
+    hidden: width of each direction.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, hidden: PositiveInt = 128) -> None:
+        super().__init__(in_dim, out_dim)
+        self.forth = nn.GRU(in_dim, hidden, batch_first=True)
+        self.back = nn.GRU(in_dim, hidden, batch_first=True)
+        self.map = nn.Linear(2 * hidden, out_dim)
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, 1, out_dim]`."""
+        tokens, mask = as_sequence(features)
+        # The padding lies on the right: the way back reads each row from its own last token.
+        places = torch.arange(mask.shape[1], device=mask.device)
+        lengths = mask.sum(1, keepdim=True)
+        places = torch.where(places < lengths, lengths - 1 - places, places)[..., None]
+        reverse = tokens.gather(1, places.expand_as(tokens))
+        back = self.back(reverse)[0]
+        back = back.gather(1, places.expand_as(back))
+        states = torch.cat([self.forth(tokens)[0], back], -1)
+        masked = Features(mask_tokens(states, mask), mask)
+        return pooled_features(features, self.map(masked.mean()))

@@ -8,9 +8,12 @@ TEXT = Modality(
     example="sensorium.modalities.text.read:example",
     preview="sensorium.modalities.text.read:preview",
     encoders={
+        "averaging": "sensorium.modalities.text.encoders.averaging:DeepAveraging",
+        "bag_of_words": "sensorium.modalities.text.encoders.bag_of_words:BagOfWords",
         "causal_lm": "sensorium.modalities.text.causal_lm:CausalLM",
         "open_clip": "sensorium.modalities.text.open_clip:OpenClipText",
         "transformers": "sensorium.modalities.text.transformers:TransformersText",
+        "vocabulary": "sensorium.modalities.text.encoders.vocabulary:VocabularyLogits",
     },
     sources={"docstrings": "sensorium.modalities.text.datasets.docstrings:Docstrings"},
     tokenizers={

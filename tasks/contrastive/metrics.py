@@ -3,7 +3,8 @@
 Names: `image_to_caption_recall@1` has pictures as queries and captions as candidates;
 `..._same_region` ranks among rows of the same region only, which removes the part that the region
 alone predicts; `recall@1` is the mean over all directions, `image_caption_gap` the distance of the
-two modalities' means; `dim64_recall@1` is that of the vectors' first 64 coordinates.
+two modalities' means; `caption_active_dims` the entries of a sparse vector that are not zero, the
+mean over rows; `dim64_recall@1` is that of the vectors' first 64 coordinates.
 """
 
 from __future__ import annotations
@@ -74,6 +75,11 @@ class RetrievalMetrics:
             values[f"dim{width}_recall@1"] = sum(firsts) / len(firsts)
         for a, b in self.pairs if self.similarity == "cosine" else ():
             values[f"{a}_{b}_gap"] = modality_gap(items[a].vectors, items[b].vectors)
+        if self.similarity == "dot":
+            values |= {
+                f"{name}_active_dims": float((side.vectors != 0).sum(1).float().mean())
+                for name, side in items.items()
+            }
         return values | (self._matched() if self.match is not None else {})
 
     @property

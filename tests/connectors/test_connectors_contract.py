@@ -11,6 +11,9 @@ from sensorium.testing.connectors import check_connector
 
 ALL = [(kind, name) for kind in ("connector", "head") for name in registered(kind)]
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("connector", "aggregate"): {"lexical_dim": 8, "vocabulary": 40},
+    ("connector", "gated_attention"): {"hidden": 6},
+    ("connector", "recurrent"): {"hidden": 6},
     ("connector", "latent_attention"): {"latents": 5},
     ("connector", "resampler"): {"queries": 4, "self_attention": True},
     ("connector", "stack"): {"depth": 2},

@@ -16,6 +16,7 @@ from sensorium.modalities.groups import merge
 SHAPES = [(2, 4, 2), (4, 2, 6), (4, 4, 4)]
 ALL = [(kind, name) for kind in ("connector", "head") for name in registered(kind)]
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("connector", "aggregate"): {"lexical_dim": 4, "vocabulary": 40},
     ("connector", "latent_attention"): {"latents": 5},
     ("connector", "resampler"): {"queries": 4, "self_attention": True},
     ("connector", "stack"): {"factor": 3},

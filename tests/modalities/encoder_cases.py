@@ -167,6 +167,19 @@ TEXT: dict[str, Case] = {
         {**hf("bert", **DECODER), **TOKENIZER, "lm_head": True},
     ),
     "causal_lm": ("causal_lm", {**hf("llama", **DECODER), **TOKENIZER}),
+    "bag_of_words": ("bag_of_words", TOKENIZER),
+    "averaging": ("averaging", {**TOKENIZER, "dim": 24, "depth": 3, "bigrams": 50}),
+    "vocabulary": (
+        "vocabulary",
+        {
+            "encoder": {
+                "type": "text/transformers",
+                **hf("bert", **DECODER),
+                **TOKENIZER,
+                "lm_head": True,
+            }
+        },
+    ),
 }
 BOXES: dict[str, Case] = {"tokens": ("tokens", {"tokenizer": "coordinates", "dim": 16})}
 CASES = {

@@ -6,6 +6,7 @@ ANALYSES = {
     "ablation": f"{_PACKAGE}.circuits:ablation",
     "abx": f"{_PACKAGE}.frozen:abx",
     "alignment": f"{_PACKAGE}.frozen:alignment",
+    "association": f"{_PACKAGE}.frozen:association",
     "composition": f"{_PACKAGE}.circuits:composition",
     "groups": f"{_PACKAGE}.frozen:groups",
     "inversion": f"{_PACKAGE}.inversion:inversion",

@@ -138,6 +138,34 @@ def groups(subject: Subject, by: str, stream: str | None = None) -> Rows:
     return rows
 
 
+def association(
+    subject: Subject,
+    by: str,
+    targets: list[str],
+    attributes: list[str],
+    stream: str | None = None,
+    permutations: int = 1000,
+) -> Rows:
+    """Effect size of the association of two groups of rows with two others (WEAT), a layer, -2 to
+    2, and `p`, the share of random divisions of the targets with as large a one.
+
+    by: the column that names the group. targets, attributes: two groups each, `[flowers, insects]`
+    and `[pleasant, unpleasant]`: positive if flowers are the pleasant ones.
+    """
+    labels = subject.target(by)
+    for option, names in (("targets", targets), ("attributes", attributes)):
+        missing = [name for name in names if name not in labels]
+        if len(names) != 2 or missing:
+            found = f"{missing[0]!r}, which no row is" if missing else f"{len(names)} groups"
+            raise ValueError(f"{option}: found {found}; expected two values of {by!r}")
+    rows: Rows = []
+    for layer, x in subject.features(subject.stream(stream)).items():
+        first, second, near, far = (x[labels == name] for name in (*targets, *attributes))
+        effect, share = geometry.association((first, second), (near, far), permutations)
+        rows.append({"layer": layer, "effect_size": effect, "p": share})
+    return rows
+
+
 def output_features(subject: Subject) -> np.ndarray:
     """Return `[N, D]` of the first input's encoder."""
     name = subject.rows.task.inputs()[0]

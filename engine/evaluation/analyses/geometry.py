@@ -77,6 +77,32 @@ def group_similarity(vectors: np.ndarray, groups: np.ndarray) -> tuple[list[str]
     return [str(name) for name in names], means @ means.T
 
 
+def association(
+    targets: tuple[np.ndarray, np.ndarray],
+    attributes: tuple[np.ndarray, np.ndarray],
+    permutations: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the effect size of an association test, -2 to 2, and the share of random divisions of
+    the targets that have as large a one (WEAT: Caliskan et al. 2017).
+
+    targets: vectors `[X, D]` and `[Y, D]`. attributes: `[A, D]` and `[B, D]`. Positive: the first
+    targets are nearer to the first attributes than the second ones are.
+    """
+    vectors = normalized(np.concatenate(targets))
+    near, far = (normalized(side) for side in attributes)
+    scores, first = (vectors @ near.T).mean(1) - (vectors @ far.T).mean(1), len(targets[0])
+    spread = scores.std(ddof=1)
+
+    def difference(values: np.ndarray) -> float:
+        return float(values[:first].mean() - values[first:].mean())
+
+    rng, observed = np.random.default_rng(seed), difference(scores)
+    drawn = [difference(rng.permutation(scores)) for _ in range(permutations)]
+    share = float(np.mean([value >= observed - 1e-12 for value in drawn]))
+    return (observed / float(spread) if spread else 0.0), share
+
+
 def normalized(vectors: np.ndarray) -> np.ndarray:
     """Return rows of unit length; zeros stay zeros."""
     values = np.asarray(vectors, np.float64)

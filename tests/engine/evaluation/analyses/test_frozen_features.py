@@ -186,6 +186,24 @@ def test_groups_that_share_a_direction_are_alike() -> None:
     assert cosines[0, 2] > 0.9 > cosines[0, 1]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_associations_are_found_and_their_direction(sign: int) -> None:
+    """WEAT's statistic by hand; unrelated targets have a small effect, the control."""
+    near, far = features(6, 8, 1) + 2, features(6, 8, 2) - 2
+    x, y = features(9, 8, 3) + sign, features(9, 8, 4) - sign
+    effect, share = geometry.association((x, y), (near, far))
+    scores = [
+        np.mean([v @ a / np.linalg.norm(v) / np.linalg.norm(a) for a in near])
+        - np.mean([v @ b / np.linalg.norm(v) / np.linalg.norm(b) for b in far])
+        for v in (*x, *y)
+    ]
+    expected = (np.mean(scores[:9]) - np.mean(scores[9:])) / np.std(scores, ddof=1)
+    assert effect == pytest.approx(expected) and sign * effect > 1.5
+    assert (share < 0.01) is (sign > 0)
+    unrelated, chance = geometry.association((features(9, 8, 5), features(9, 8, 6)), (near, far))
+    assert abs(unrelated) < abs(effect) and 0.01 < chance <= 1
+
+
 class TwoStreams:
     """What `alignment` asks of a subject: two streams of the same rows."""
 

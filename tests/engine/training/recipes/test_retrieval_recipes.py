@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sensorium.engine.evaluation import evaluate
 from sensorium.engine.utils import ConfigError
@@ -43,7 +45,7 @@ def rows() -> list[dict[str, Any]]:
 def recipe(
     shop: Any,
     task: Mapping[str, Any],
-    connector: str | None = "mean",
+    connector: str | Mapping[str, Any] = "mean",
     without: tuple[str, ...] = (),
     streams: Mapping[str, Any] | None = None,
     encoder: Mapping[str, Any] = TEXT,
@@ -57,7 +59,7 @@ def recipe(
         path.write_text("".join(json.dumps(row) + "\n" for row in split))
         data[name] = {"source": "json", "path": str(path)}
     query = {"modality": "text", "encoder": dict(encoder), "connector": connector}
-    inputs = {"query": {k: v for k, v in query.items() if v}, "passage": {"share": "query"}}
+    inputs = {"query": query, "passage": {"share": "query"}}
     section = {"type": "contrastive", "streams": ["query", "passage"], "dim": 16, "data": data}
     return {
         "inputs": {**inputs, **(streams or {})},
@@ -80,6 +82,21 @@ FORMS: dict[str, dict[str, Any]] = {
     },
     "queue": {"task": {"queue_size": 6, "queue_momentum": 0.9}},
     "maxsim": {"task": {"similarity": "maxsim"}, "connector": "linear"},
+    "sparse": {
+        "task": {"similarity": "dot", "dim": None, "flops": {"passage": 0.01}},
+        "connector": "lexical",
+        "encoder": {"type": "vocabulary", "encoder": {**TEXT, "lm_head": True}},
+    },
+    "aggregate": {
+        "task": {"similarity": "dot"},
+        "connector": {"type": "aggregate", "lexical_dim": 8, "vocabulary": 32},
+    },
+    "recurrent": {"task": {}, "connector": {"type": "recurrent", "hidden": 8}},
+    "averaging": {
+        "task": {},
+        "connector": "cls",
+        "encoder": {"type": "averaging", "tokenizer": "bytes", "dim": 16, "bigrams": 97},
+    },
 }
 
 
@@ -88,6 +105,8 @@ def test_it_trains_and_is_evaluated(shop: Any, form: str) -> None:
     model = shop.train(recipe(shop, **FORMS[form]), "run")
     metrics = evaluate(model, input_ablation=False)["search"]
     assert ("spearman" if form == "cosent" else "recall@1") in metrics
+    if form == "sparse":
+        assert 0 < metrics["query_active_dims"] <= model.stream("query").dim
     if form == "queue":
         average, encoder = model.stream("passage").ema, model.stream("passage").encoder
         pairs = zip(average.parameters(), encoder.parameters(), strict=True)
@@ -113,3 +132,77 @@ def test_a_queue_resumes_exactly(shop: Any) -> None:
     shop.cut(whole, "parts", 3)
     shop.train(whole, "parts", resume=True)
     assert shop.losses("parts") == shop.losses("whole")
+
+
+def test_the_flops_weight_lowers_the_active_dimensions(shop: Any) -> None:
+    """Mistral-SPLADE: an echoing causal model with a lexical head; weight 0 is the control."""
+    llama = {
+        "model_type": "llama",
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+    }
+    inner = {"type": "causal_lm", "config": llama, "tokenizer": "bytes", "max_length": 32}
+    encoder = {"type": "vocabulary", "encoder": {**inner, "lm_head": True, "echo": True}}
+    active = []
+    for weight in (0.0, 10.0):
+        flops = {"query": weight, "passage": weight}
+        task = {"similarity": "dot", "dim": None, "flops": flops, "flops_warmup": 0.1}
+        changed = recipe(shop, task, "lexical", encoder=encoder)
+        changed["train"] |= {"steps": 25, "batch_size": 8, "optimizer": {"lr": 0.02}}
+        model = shop.train(changed, f"run{weight}")
+        active.append(evaluate(model, input_ablation=False)["search"]["passage_active_dims"])
+    assert active[0] > 2 * active[1]
+
+
+def test_the_first_words_of_a_picture_are_its_colour(shop: Any) -> None:
+    """VDR: a picture's lexical vector, trained against the bag of words of its caption."""
+    colours = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
+    lines = []
+    for i in range(24):
+        name = list(colours)[i % 3]
+        noise = np.random.default_rng(i).integers(-20, 20, (8, 8, 3))
+        Image.fromarray(np.clip(colours[name] + noise, 0, 255).astype(np.uint8)).save(
+            shop.folder / f"{i}.png"
+        )
+        lines.append({"image": f"{i}.png", "caption": name})
+    path = shop.folder / "pictures.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = {"type": "bag_of_words", "tokenizer": {"type": "bpe", "size": 280}}
+    picture = {"type": "patches", "size": 8, "patch_size": 4, "dim": 16}
+    lexical = {"type": "lexical", "activation": "elu", "top_k": 8}
+    data = {"source": "json", "path": str(path)}
+    model = shop.train(
+        {
+            "inputs": {
+                "caption": {"modality": "text", "encoder": words},
+                "image": {"modality": "image", "encoder": picture, "connector": lexical},
+            },
+            "tasks": {
+                "match": {
+                    "type": "contrastive",
+                    "streams": ["caption", "image"],
+                    "similarity": "dot",
+                    "dim": None,
+                    "flops": {"image": 0.3},
+                    "positive_group": "caption",
+                    "data": {"train": data, "test": data},
+                }
+            },
+            "train": {"steps": 60, "batch_size": 12, "optimizer": {"lr": 0.01}},
+        },
+        "run",
+    )
+    image, caption = model.stream("image").eval(), model.stream("caption")
+    batch = image.encoder.collate(
+        [image.encoder.processor.prepare(Image.open(shop.folder / f"{i}.png")) for i in range(3)]
+    )
+    with torch.no_grad():
+        vectors = image(image.encoder(**batch)).pooled
+    assert (vectors >= 0).all() and ((vectors > 0).sum(1) <= 8).all()
+    tokenizer = caption.encoder.tokenizer
+    first = [tokenizer.decode([int(row.argmax())]).strip() for row in vectors]
+    assert all(word and word in name for word, name in zip(first, colours, strict=True)), first

@@ -1,0 +1,1 @@
+"""Text encoders that are not a model of transformers alone."""
