@@ -118,8 +118,8 @@ def test_killed_by_a_signal_in_each_stage_it_resumes_exactly(shop: Any, processe
     recipe = resumable(shop, "biases")
     assert shop.go(recipe, "whole", processes=processes).returncode == 0
     whole = lines(shop.folder / "whole")
-    # 3 steps, then 4, then 2; each process counts its own
-    for forward in (2, 4, 6, 8, 9) if processes == 1 else (4, 9):
+    # 3 steps, then 4, then 2; each process counts its own. Every write is tried without processes.
+    for forward in (2, 6, 9) if processes == 1 else (4,):
         killed = shop.go(recipe, f"killed{forward}", processes=processes, fault=f"kill@{forward}")
         assert killed.returncode in (-signal.SIGKILL, 1), killed.stderr
         resumed = shop.go(recipe, f"killed{forward}", "--resume", processes=processes)
