@@ -44,10 +44,14 @@ class FaissIndex:
 
     def __init__(self, faiss_index: Any, set_effort: Callable[[int], None], effort: int) -> None:
         self.index, self._look, self._effort = faiss_index, set_effort, effort
+        self._effort_now: int | None = None
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """queries `[Q, D]` -> scores `[Q, k]` and row ids `[Q, k]`, -1 where it reached no more."""
-        self._look(self._effort * max(1, -(-k // NEAREST)))
+        effort = self._effort * max(1, -(-k // NEAREST))
+        if effort != self._effort_now:
+            self._look(effort)
+            self._effort_now = effort
         scores, ids = self.index.search(queries, k)
         return scores, ids
 

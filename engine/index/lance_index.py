@@ -227,8 +227,8 @@ class LanceIndex:
             )
         count = min(k, rows)
         scores, ids = self._sides[kind].search(queries, count)
-        short = (ids < 0).any(1)
-        if short.any():  # a graph or lists that do not reach so many rows
+        if ids[:, -1].min() < 0:  # a graph or lists that do not reach so many rows
+            short = ids[:, -1] < 0
             scores[short], ids[short] = search(queries[short], self._vectors(rows), count)
         return scores, ids
 
