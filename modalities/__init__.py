@@ -9,5 +9,6 @@ MODALITIES = {
     "image_mask": "sensorium.modalities.image:IMAGE_MASK",
     "mri": "sensorium.modalities.mri:MRI",
     "mri_mask": "sensorium.modalities.mri:MRI_MASK",
+    "series": "sensorium.modalities.series:SERIES",
     "text": "sensorium.modalities.text:TEXT",
 }

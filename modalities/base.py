@@ -133,7 +133,8 @@ class Encoder(Component, nn.Module):
     `token_mask` (`[B, T]` bool, True = replaced by a learned mask token), `layer_hooks`
     (`{layer: LayerHook}`), `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids`);
     `vocabulary`: it has `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`;
-    `codes`: its features have them, ids of its `tokenizer` (`signal_tokens.py`).
+    `segments`: tokens are the prepared values of one channel, grid `(channels, segments)`; `codes`:
+    its features have them, ids of its `tokenizer` (`signal_tokens.py`).
     time_inputs: the inputs of its batch that run along time (one is the bool mask), and the
     steps of a token.
     """

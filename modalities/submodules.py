@@ -104,7 +104,7 @@ def list_of_layers(model: nn.Module, count: int | None) -> Sequence[nn.Module]:
     ]
 
     def size(layers: Sequence[nn.Module]) -> int:
-        return sum(p.numel() for layer in layers for p in layer.parameters())
+        return sum(p.numel() for layer in layers if layer is not None for p in layer.parameters())
 
     return max(lists, key=size, default=[])
 

@@ -33,7 +33,7 @@ from .common import (
     plan_options,
     same,
 )
-from .geometry import check_layer_numbers, check_places
+from .geometry import check_layer_numbers, check_places, check_segments
 
 EXAMPLES = 3
 
@@ -215,6 +215,7 @@ class EncoderContract:
             "hidden_states": self._check_hidden_states,
             "token_mask": self._check_token_mask,
             "layer_hooks": self._check_layer_hooks,
+            "segments": lambda: check_segments(self),
             **id_checks(encoder, batch, self.features, self.raws),
         }
         for name in sorted(self.encoder.supports):
@@ -258,8 +259,7 @@ class EncoderContract:
         expect(close(unchanged, base), f"a hook that changes nothing: {gap(unchanged, base)}")
         expect(calls, "the hook of layer 0 was not called")
         tokens, mask = calls[0]
-        shape = tuple(mask.shape)
-        expect(tokens.ndim == 3 and tokens.shape[:2] == shape, "hooks take [B, T, D] and [B, T]")
+        expect(tokens.shape[:-1] == mask.shape, "hooks take [B, T, D] and [B, T]")
         expect(mask.dtype == torch.bool, f"the hook's mask is {mask.dtype}, expected bool")
         zeroed = self.encode(self.samples, layer_hooks={0: lambda tokens, mask: tokens * 0}).tokens
         expect(not close(zeroed, base), "the output of the hook of layer 0 is not used")

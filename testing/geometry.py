@@ -52,6 +52,18 @@ def check_layer_numbers(contract: Any) -> None:
         contract.encoder = encoder
 
 
+def check_segments(contract: Any) -> None:
+    """Check that the tokens of a channel, one after another, are the end of its prepared values."""
+    features = contract.features
+    channels, count = features.grid or (0, 0)
+    rows = features.tokens.unflatten(1, (channels, count)).flatten(2)  # [B, C, T * S]
+    for sample, row in zip(contract.samples, rows, strict=True):
+        values = sample["values"]
+        steps = values.shape[1] // features.dim * features.dim
+        equal = torch.equal(row[:, :steps], values[:, values.shape[1] - steps :])
+        expect(equal, "segments are not the values of the channels, up to the last")
+
+
 def _has(contract: Any, layer: int) -> bool:
     try:
         contract.encode(contract.samples[:1], hidden_states=(layer,))

@@ -93,8 +93,11 @@ EXTRAS = {
     "nibabel": "mri",
     "nilearn": "mri",
     "pydicom": "mri",
+    "pyedflib": "series",
     "ray": "ray",
     "soundfile": "audio",
+    "statsmodels": "series",
+    "wfdb": "series",
 }
 """Optional library -> the extra of this package that installs it."""
 

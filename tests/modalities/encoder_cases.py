@@ -182,9 +182,32 @@ TEXT: dict[str, Case] = {
     ),
 }
 BOXES: dict[str, Case] = {"tokens": ("tokens", {"tokenizer": "coordinates", "dim": 16})}
+TRANSFORMER = {"d_model": 16, "num_attention_heads": 2, "ffn_dim": 32, "num_hidden_layers": 2}
+PATCHED = {"num_input_channels": 2, "context_length": 64, "patch_length": 8, "patch_stride": 8}
+FORECASTER = {
+    "d_model": 16, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32,
+    "context_length": 57, "prediction_length": 4, "input_size": 2, "num_time_features": 1,
+}  # fmt: skip
+TIMESFM = {
+    "patch_length": 16, "context_length": 64, "hidden_size": 32, "intermediate_size": 32,
+    "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16,
+}  # fmt: skip
+SERIES: dict[str, Case] = {
+    "patches": ("patches", {"patch": 8, "dim": 16, "depth": 3, "heads": 2}),
+    "patches that overlap": ("patches", {"patch": 8, "stride": 4, "dim": 16, "heads": 2}),
+    "segments": ("segments", {"segment": 8}),
+    "any PatchTST": ("transformers", hf("patchtst", **TRANSFORMER, **PATCHED)),
+    "any PatchTSMixer": ("transformers", hf("patchtsmixer", d_model=16, num_layers=2, **PATCHED)),
+    "any TimesFM": ("transformers", hf("timesfm", **TIMESFM)),
+    "any TimesFM 2.5": ("transformers", hf("timesfm2_5", **TIMESFM)),
+    "any Informer": ("transformers", hf("informer", **FORECASTER)),
+    "any Autoformer": ("transformers", hf("autoformer", **FORECASTER)),
+    "any time series": ("transformers", hf("time_series_transformer", **FORECASTER)),
+}
 CASES = {
-    "action": ACTION, "audio": AUDIO, "boxes": BOXES, "image": IMAGE,
-    "image_mask": IMAGE_MASK, "mri": MRI, "mri_mask": MRI_MASK, "text": TEXT,
+    "action": ACTION, "audio": AUDIO, "boxes": BOXES, "image": IMAGE, "image_mask": IMAGE_MASK,
+    "mri": MRI, "mri_mask": MRI_MASK, "series": SERIES, "text": TEXT,
 }  # fmt: skip
 SLOW = ("monai SwinUNETR", "monai UNETR")
 EACH = [
@@ -236,6 +259,10 @@ def examples(modality: str) -> list[Any]:
         case "mri_mask":
             shapes = ((5, 6, 7), (8, 3, 4), (6, 6, 6))
             return [{"array": rng.random(s) < 0.5, "affine": np.eye(4)} for s in shapes]
+        case "series":
+            values = rng.normal(size=(3, 2, 64))
+            values[0, :, 8:16] = np.nan  # a gap
+            return [{"values": row, "rate": 10.0} for row in values]
         case "text":
             return TEXTS
     return []

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import sensorium.modalities.action
-import sensorium.modalities.text
 import sensorium.tasks
+from sensorium.modalities import action, series, text
 from sensorium.modalities.base import Fittable
 from sensorium.testing import check_fittable
 
@@ -84,6 +83,7 @@ def test_a_violation_is_one_line(cls: type[Fittable]) -> None:
     assert line.startswith(f"{cls.__name__}, ") and BROKEN[cls] in line and "\n" not in line, line
 
 
+SIGNALS = [np.arange(12.0).reshape(2, 6), np.ones((2, 9))]
 CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "BPE": (TEXTS, {"size": 300}),
     "BSplineTokenizer": (CHUNKS, {"num_basis": 6}),
@@ -96,6 +96,7 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "LabelEncoder": ([{"kind": "a"}, {"kind": "b"}], {}),
     "Lexicon": (TEXTS, {}),
     "Normalizer": (CHUNKS, {}),
+    "Preprocessing": (SIGNALS, {"normalize": "fitted"}),
     "Standardizer": ([[1.0, 2.0], [3.0, 5.0]], {}),
 }
 BOUND = {"CategoryEncoder": ["age", "place"], "LabelEncoder": "kind"}
@@ -113,7 +114,7 @@ def concrete(cls: type) -> Iterator[type[Fittable]]:
 
 
 def fitted() -> dict[str, type[Fittable]]:
-    for package in (sensorium.modalities.action, sensorium.modalities.text, sensorium.tasks):
+    for package in (action, series, text, sensorium.tasks):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
     return {c.__name__: c for c in concrete(Fittable) if c.__module__.startswith("sensorium.")}

@@ -1,0 +1,1 @@
+"""Data sets of time series: generated ones, and windows of recordings."""
