@@ -129,12 +129,11 @@ class Encoder(Component, nn.Module):
     dim: width of the tokens. processor: makes its samples. batch_invariant: False if padding
     changes a sample's features, as declared or seen in a trial of the built module
     (`padding_samples`); samples of different shapes are then encoded apart. supports:
-    what `forward` takes beyond its batch: `hidden_states` (numbers of layers to return),
-    `token_mask` (`[B, T]` bool, True = replaced by a learned mask token), `layer_hooks`
-    (`{layer: LayerHook}`), `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids`);
-    `vocabulary`: it has `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`;
-    `segments`: tokens are the prepared values of one channel, grid `(channels, segments)`; `codes`:
-    its features have them, ids of its `tokenizer` (`signal_tokens.py`).
+    what `forward` takes beyond its batch: `hidden_states` (layers to return), `token_mask`
+    (`[B, T]` bool, True = replaced by a learned mask token), `layer_hooks` (`{layer: LayerHook}`),
+    `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids`); `vocabulary`: it has
+    `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`; `segments`: tokens are values
+    of one channel, grid `(channels, segments)`; `codes`: ids of its `tokenizer` (`signal_tokens.py`).
     time_inputs: the inputs of its batch that run along time (one is the bool mask), and the
     steps of a token.
     """
