@@ -160,8 +160,9 @@ class Backbone(Decoder):
         """ids `[..., T]` -> embeddings `[..., T, D]`, as the model itself would feed them."""
         raise NotImplementedError
 
-    def add_tokens(self, n: int) -> int:
-        """Append `n` rows to the vocabulary; only these train. Return the first new id."""
+    def add_tokens(self, n: int, spread: float = 0.1) -> int:
+        """Append `n` rows to the vocabulary; only these train. Return the first new id. spread: how
+        much their initial values vary about the mean row, 1 as much as the rows of the table."""
         raise NotImplementedError
 
     @property

@@ -71,6 +71,7 @@ class Pretrained(Backbone):
                 raise ValueError(cure) from error
             raise ValueError(f"config: {built.model_type}: {one_line(error)}") from error
         self.new_rows = nn.ParameterDict()
+        self._spreads: list[float] = []  # of the added rows
         self.trial: Trial | None = None
         self.transformed(check=not self.transforms_follow)
 
@@ -141,7 +142,7 @@ class Pretrained(Backbone):
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(old[name].requires_grad)
         if self.num_added_tokens:
-            self._init_rows(self.num_added_tokens)
+            self._init_rows(self._spreads)
 
     @property
     def kind(self) -> str:
@@ -220,14 +221,15 @@ class Pretrained(Backbone):
     def embed(self, ids: Tensor) -> Tensor:
         return self._embed(self.table, ids)
 
-    def add_tokens(self, n: int) -> int:
+    def add_tokens(self, n: int, spread: float = 0.1) -> int:
         """As `Backbone.add_tokens`; the rows are separate parameters (`new_rows`), initialized
-        near the mean of the table's rows, and again by `load`."""
+        about the mean of the table's rows, and again by `load`."""
         if n < 1:
             raise ValueError(f"add_tokens: found {n}, expected at least 1")
         before = {key: rows.detach() for key, rows in self.new_rows.items()}
         first = self.table.num_embeddings + self.num_added_tokens
-        self._init_rows(n)
+        self._init_rows([spread] * n)
+        self._spreads += [spread] * n
         for key, rows in before.items():
             self.new_rows[key] = nn.Parameter(torch.cat([rows, self.new_rows[key].detach()]))
         return first
@@ -243,14 +245,14 @@ class Pretrained(Backbone):
     def num_added_tokens(self) -> int:
         return len(self.new_rows["input"]) if self.new_rows else 0
 
-    def _init_rows(self, n: int) -> None:
+    def _init_rows(self, spreads: list[float]) -> None:
         sources = {"input": self.table.weight}
         if not any(self.head.weight is table.weight for table in self._tables().values()):
             sources["output"] = self.head.weight
         with torch.no_grad():
             for key, weight in sources.items():
-                noise = torch.randn(n, weight.shape[1], device=weight.device, dtype=weight.dtype)
-                start = weight.mean(0) + 0.1 * weight.std(0) * noise
+                noise = torch.randn_like(weight[:1].expand(len(spreads), -1))
+                start = weight.mean(0) + weight.new_tensor(spreads)[:, None] * weight.std(0) * noise
                 self.new_rows[key] = nn.Parameter(start)
 
     def _tables(self) -> dict[str, nn.Module]:

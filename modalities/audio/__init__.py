@@ -11,6 +11,7 @@ AUDIO = Modality(
         "ast": "sensorium.modalities.audio.encoders.ast:AST",
         "clap": "sensorium.modalities.audio.encoders.clap:Clap",
         "logmel_conformer": "sensorium.modalities.audio.encoders.logmel_conformer:LogMelConformer",
+        "tokens": "sensorium.modalities.audio.tokenizers.units:AudioTokens",
         "torchaudio_bundle": (
             "sensorium.modalities.audio.encoders.torchaudio_bundle:TorchaudioBundle"
         ),
@@ -33,5 +34,8 @@ AUDIO = Modality(
         "sounds": "sensorium.modalities.audio.datasets.synthetic_sounds:Sounds",
         "talker": "sensorium.modalities.audio.datasets.synthetic_speech:Talker",
         "talker_lips": "sensorium.modalities.audio.datasets.synthetic_lips:TalkerLips",
+    },
+    tokenizers={
+        "units": "sensorium.modalities.audio.tokenizers.units:Units",
     },
 )

@@ -20,6 +20,7 @@ TEXT = Modality(
         "bpe": "sensorium.modalities.text.tokenizers:BPE",
         "bytes": "sensorium.modalities.text.tokenizers:Bytes",
         "characters": "sensorium.modalities.text.characters:Characters",
+        "nucleotides": "sensorium.modalities.text.characters:Nucleotides",
         "pretrained": "sensorium.modalities.text.tokenizers:PretrainedTokenizer",
     },
 )

@@ -84,3 +84,45 @@ class Characters(Tokenizer):
     def _take(self, letters: Sequence[str]) -> None:
         self._letters = tuple(letters)
         self._places = {letter: len(SPECIAL) + i for i, letter in enumerate(letters)}
+
+
+BASES = "ACGTN"  # N: any of the four
+
+
+class Nucleotides(Tokenizer):
+    """DNA at the resolution of one base: A, C, G, T and N, after four special tokens (HybriDNA,
+    arXiv 2502.10807). Lower-case letters, which mark repeats, are read as upper-case ones; U, of
+    RNA, as T. Needs no fit."""
+
+    pad_id, bos_id, eos_id, mask_id = range(4)
+    size = 4 + len(BASES)
+
+    def __init__(self) -> None:
+        """There are no options."""
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Return the id of each base; with `special` between `<bos>` and `<eos>`. Raise ValueError,
+        with the position, for another letter."""
+        sequence = text.upper().replace("U", "T")
+        for position, base in enumerate(sequence):
+            if base not in BASES:
+                raise ValueError(
+                    f"tokenizer nucleotides: position {position}: found {text[position]!r}, "
+                    "expected A, C, G, T, U or N"
+                )
+        ids = [4 + BASES.index(base) for base in sequence]
+        return [self.bos_id, *ids, self.eos_id] if special else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(BASES[i - 4] for i in ids if 4 <= i < self.size)
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """There is no state."""
+
+
+def reverse_complement(sequence: str) -> str:
+    """Return the other strand of DNA, read from its own beginning; twice, the sequence itself."""
+    return sequence.upper()[::-1].translate(str.maketrans("ACGT", "TGCA"))

@@ -94,7 +94,7 @@ class SignalGeneration(Task):
         self.spans = []
         for stream in self.target.streams:
             tokenizer = self.signal_tokenizers[stream]
-            first = decoders[self.decoder].add_tokens(tokenizer.size)
+            first = decoders[self.decoder].add_tokens(tokenizer.size, spread=1.0)
             self.spans.append(SignalSpan(stream, first, tokenizer))
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:

@@ -69,6 +69,17 @@ BUNDLE = {
 }
 WAV2VEC2 = ("hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "wav2vec2-conformer")
 AUDIO: dict[str, Case] = {
+    "tokens": (
+        "tokens",
+        {
+            "tokenizer": {
+                "type": "units",
+                "codes": 6,
+                "encoder": {"type": "wav2vec2", "weights": "none", **hf("wav2vec2", **SPEECH)},
+            },
+            "dim": 16,
+        },
+    ),
     "conformer": ("logmel_conformer", {**SMALL, "mask_token": True}),
     "conformer front": ("logmel_conformer", {**SMALL, "front": 2, "normalize": "fixed"}),
     "conformer level": ("logmel_conformer", {**SMALL, "subsample": 8, "normalize": "level"}),

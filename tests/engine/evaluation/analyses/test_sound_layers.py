@@ -99,3 +99,22 @@ def test_one_recipe_over_several_encoders_of_sound(
     for name, row in zip(sections, rows, strict=True):
         assert name in row["cell"]["inputs.audio.encoder"]
         assert 0 <= row["scores"]["tone/accuracy"] <= 1
+
+
+@pytest.mark.slow
+def test_units_of_tones_are_told_apart(home: Path) -> None:
+    """The ABX of units, compared as sequences, and of classes that are none as a control."""
+    encoder = {"type": "logmel_conformer", "weights": "none", **SMALL}
+    units = {"type": "tokens", "tokenizer": {"type": "units", "codes": 8, "encoder": encoder}}
+    recipe = {
+        **RECIPE,
+        "inputs": {"audio": {"modality": "audio", "encoder": {**units, "freeze": True}}},
+    }
+    scores = []
+    for shuffled in (False, True):
+        for number, path in enumerate(sorted((home / "tones").glob("*/*.wav")) if shuffled else ()):
+            path.rename(home / "tones" / ("high", "low")[number % 2] / f"{number}-{path.name}")
+        rows = analyze(Subject.of(build(parse_recipe(recipe))), "abx", {"distance": "warped"})
+        scores.append(rows[-1]["abx"])
+    assert scores[0] > 0.9
+    assert 0.2 < scores[1] < 0.8
