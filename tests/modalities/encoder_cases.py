@@ -12,7 +12,7 @@ from sensorium.engine.recipe import find
 from sensorium.modalities.base import Encoder, Features
 from sensorium.modalities.groups import collate, encode_by_group
 from sensorium.testing.encoders import EncoderContract
-from sensorium.tests.modalities.image_encoder_cases import IMAGE, LAYERS, Case, hf
+from sensorium.tests.modalities.image_encoder_cases import BOXES, IMAGE, LAYERS, Case, hf, units_of
 
 SMALL = {"dim": 16, "heads": 2, "kernel": 5, "mels": 20, "depth": 2, "expand": 2}
 SPEECH = {
@@ -69,17 +69,7 @@ BUNDLE = {
 }
 WAV2VEC2 = ("hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "wav2vec2-conformer")
 AUDIO: dict[str, Case] = {
-    "tokens": (
-        "tokens",
-        {
-            "tokenizer": {
-                "type": "units",
-                "codes": 6,
-                "encoder": {"type": "wav2vec2", "weights": "none", **hf("wav2vec2", **SPEECH)},
-            },
-            "dim": 16,
-        },
-    ),
+    "tokens": units_of(hf("wav2vec2", **SPEECH)),
     "conformer": ("logmel_conformer", {**SMALL, "mask_token": True}),
     "conformer front": ("logmel_conformer", {**SMALL, "front": 2, "normalize": "fixed"}),
     "conformer level": ("logmel_conformer", {**SMALL, "subsample": 8, "normalize": "level"}),
@@ -192,7 +182,6 @@ TEXT: dict[str, Case] = {
         },
     ),
 }
-BOXES: dict[str, Case] = {"tokens": ("tokens", {"tokenizer": "coordinates", "dim": 16})}
 TRANSFORMER = {"d_model": 16, "num_attention_heads": 2, "ffn_dim": 32, "num_hidden_layers": 2}
 PATCHED = {"num_input_channels": 2, "context_length": 64, "patch_length": 8, "patch_stride": 8}
 FORECASTER = {
