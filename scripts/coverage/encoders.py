@@ -232,9 +232,10 @@ class EncoderSteps:
         features = self.contract.features
         back = from_records(to_records(features))
         for cached, expected in zip(outputs(back), outputs(features), strict=True):
-            same(cached, expected, "cached features", 0)
-        if (back.grid, back.spacing) != (features.grid, features.spacing):
-            raise Wrong(f"cached grid {back.grid} {back.spacing}, {features.grid} before")
+            same(cached, expected[:, : cached.shape[1]], "cached features", 0)  # padding is cut
+        kinds = [(f.grid, f.spacing, f.mask.sum(1).tolist()) for f in (back, features)]
+        if kinds[0] != kinds[1]:
+            raise Wrong(f"cached grid, spacing and tokens {kinds[0]}, {kinds[1]} before")
 
     def recipe(self, **more: Any) -> Any:
         if self.modality not in SOURCES:
