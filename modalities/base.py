@@ -20,6 +20,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from .features import Features as Features
+from .figures import Chart as Chart
 from .messages import ReadError as ReadError
 from .messages import RowErrors as RowErrors
 from .messages import only_read_errors as only_read_errors
@@ -177,13 +178,18 @@ class Loss:
 class Decoder(Component, nn.Module):
     """`Features` -> a signal: a language model, a flow head, a vocoder, an image generator.
 
-    dim: width of the features that condition it. A target is the signal that the decoder generates,
-    as the tensors of a batch; which tensors, and what `generate` returns, is defined by each
-    decoder. supports: further abilities, by name (see `Backbone`).
+    dim: width of the features that condition it. A target is the signal as the tensors of a batch;
+    the task `generation` passes `values [B, *grid, C]` and `mask [B, *grid]`, and expects such
+    values of `generate(condition, seeds=...)`. supports: further abilities (see `Backbone`).
     """
 
     dim: int
     supports: frozenset[str] = frozenset()
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The widths of its conditions; several are passed as a sequence."""
+        return (self.dim,)
 
     def unsupported_reason(self, ability: str) -> str | None:
         """Return why the decoder does not support something, in one line; None if it does."""
@@ -195,13 +201,18 @@ class Decoder(Component, nn.Module):
     def _supported(self) -> str:
         return ", ".join(sorted(self.supports)) or "nothing else"
 
-    def loss(self, condition: Features, target: Mapping[str, Tensor]) -> Loss:
-        """Compute the loss of a target given its condition `[B, T, D]`."""
+    def loss(self, condition: Any, target: Mapping[str, Tensor]) -> Loss:
+        """Compute the loss of a target given its condition, features `[B, T, D]`."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def generate(self, condition: Features, **options: Any) -> Any:
-        """Generate one signal for each row of the condition `[B, T, D]`."""
+    def generate(self, condition: Any, **options: Any) -> Any:
+        """Generate one signal for each row of the condition, features `[B, T, D]`."""
+        raise NotImplementedError
+
+    def as_json(self, generated: Any) -> list[dict[str, Any]]:
+        """Return what `generate` returned, a JSON object a row: `{kind: cell of such a stream}`;
+        files are texts, `data:image/png;base64,...`."""
         raise NotImplementedError
 
     def blocks(self) -> Sequence[nn.Module]:
@@ -238,18 +249,6 @@ class Fittable(ABC):
     def charts(self) -> Sequence[Chart]:
         """Return the charts of the fitted state for a report; none by default."""
         return ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """Lines for a report. x, y: labels of the axes. lines: the points of each, by name.
-    marked_x: of some, the x that holds for the run."""
-
-    title: str
-    x: str
-    y: str
-    lines: Mapping[str, Sequence[tuple[float, float]]]
-    marked_x: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Tokenizer(Fittable):

@@ -12,7 +12,8 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
@@ -20,6 +21,19 @@ from .messages import quiet_logger
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines for a report. x, y: labels of the axes. lines: the points of each, by name.
+    marked_x: of some, the x that holds for the run."""
+
+    title: str
+    x: str
+    y: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+    marked_x: Mapping[str, float] = field(default_factory=dict)
+
 
 COLORS = {
     "ink": "#1b1f24",

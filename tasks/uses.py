@@ -16,7 +16,8 @@ class StreamUse:
     role: `input` is read by `loss` and `predict`; `label` by the loss and the metrics alone;
     `teacher` must be frozen, is encoded without a graph, and prediction does without it.
     width: the width that the stream must end in: a number, the name of a decoder
-    (`"backbone"`), the name of another stream, or None for any.
+    (`"backbone"`; `"generator.1"` is the width of its second condition), the name of another
+    stream, or None for any.
     supports: abilities that the encoder must have beyond a forward (`token_mask`, `layer_hooks`).
     hidden_states: hidden layers of the encoder that the task reads.
     ema: the engine keeps a moving average of the encoder, or with `"stream"` of the encoder and the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from ..engine.recipe import (
     plan_part,
     plan_task,
 )
-from ..modalities.base import Features, Loss
+from ..modalities.base import Decoder, Features, Loss
 from ..modalities.signal_tokens import SignalTokenizer
 from ..tasks.base import Task
 from ..tasks.batch import Batch, Tools
@@ -66,9 +66,10 @@ class Letters(SignalTokenizer):
 
 
 class TaskBuilder:
-    """Builds a task, its heads, its inner parts and tiny decoders that read bytes.
+    """Builds a task, its heads, its inner parts and tiny decoders; language models read bytes.
 
-    decoder: type of the decoders. axes: axes of the grid on which tokens of streams lie.
+    decoder: type of the decoders, of one that is no language model `module:Class`.
+    axes: axes of the grid on which tokens of streams lie.
     """
 
     def __init__(self, cls: type[Task], options: Mapping[str, Any], decoder: str, axes: int):
@@ -87,13 +88,14 @@ class TaskBuilder:
         section = TaskSection.model_validate({**self.options, "type": kind})
         return plan_task(self.cls, section, ComponentPath(self.cls.__name__))
 
-    def make_decoder(self) -> Backbone:
-        section = Section.model_validate({**DECODER, "type": self.decoder_type})
-        part = find("backbone", self.decoder_type, "decoder")
-        backbone: Backbone = plan_part(part, section, "backbone", ComponentPath("backbone")).build()
-        return backbone.eval()
+    def make_decoder(self) -> Decoder:
+        part = find("decoder", self.decoder_type, "decoder")
+        options = DECODER if issubclass(part, Backbone) else {}
+        section = Section.model_validate({**options, "type": self.decoder_type})
+        decoder: Decoder = plan_part(part, section, "decoder", ComponentPath("backbone")).build()
+        return decoder.eval()
 
-    def compose(self, plan: TaskPlan, decoders: Mapping[str, Backbone], seed: int = 0) -> Task:
+    def compose(self, plan: TaskPlan, decoders: Mapping[str, Decoder], seed: int = 0) -> Task:
         """Build what depends on the model: inner parts, the task's own modules, heads."""
         for part in plan.plan.children.values():
             fit_parts(part, self.rows)
@@ -107,14 +109,14 @@ class TaskBuilder:
             if "codes" in use.supports
         }
         points = {f"{s}{point}": WIDTH for s in plan.task.streams for point in ("", ".encoder")}
-        plan.task.build(points, decoders)
+        plan.task.build(points, cast(Mapping[str, Backbone], decoders))
         for name, use in plan.task.head_uses.items():
             expect(name in plan.heads, f"head_uses names {name!r}, which is not in head_types")
             ends = {"in_dim": WIDTH, "out_dim": use.out_dim}
             plan.task.heads[name] = plan.heads[name].build(seed, modules, **ends)
         return plan.task
 
-    def read_back(self) -> tuple[Task, dict[str, Backbone]]:
+    def read_back(self) -> tuple[Task, dict[str, Decoder]]:
         """Return another task whose fitted parts come from JSON and arrays, as from a run."""
         plan = self.make_plan()
         for argument, fittable in plan.plan.fitted.items():
@@ -129,7 +131,8 @@ class TaskBuilder:
         self, task: Task, rows: Sequence[Mapping[str, Any]], training: bool = True
     ) -> Batch:
         """Return rows as the loader hands them to the task, without their streams."""
-        tools = Tools({name: decoder.tokenizer for name, decoder in self.decoders.items()})
+        backbones = {k: d for k, d in self.decoders.items() if isinstance(d, Backbone)}
+        tools = Tools({name: backbone.tokenizer for name, backbone in backbones.items()})
         examples = [
             task.prepare(row, tools, np.random.default_rng(i) if training else None)
             for i, row in enumerate(rows)
@@ -165,7 +168,7 @@ class TaskBuilder:
         return [n for head in heads for n in getattr(self.task.heads[head], "hidden_layers", ())]
 
     def context(
-        self, features: Mapping[str, Features], decoders: Mapping[str, Backbone] | None = None
+        self, features: Mapping[str, Features], decoders: Mapping[str, Decoder] | None = None
     ) -> StubContext:
         teachers = [name for name, use in self.task.streams.items() if use.role == "teacher"]
         context = StubContext(features, teachers=teachers)
@@ -177,7 +180,7 @@ class TaskBuilder:
         rows: slice = slice(None),
         features: Mapping[str, Features] | None = None,
         task: Task | None = None,
-        decoders: Mapping[str, Backbone] | None = None,
+        decoders: Mapping[str, Decoder] | None = None,
     ) -> Loss:
         """Compute the loss of some rows, at a seed; the task's buffers stay unchanged."""
         task = self.task if task is None else task

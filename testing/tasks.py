@@ -30,7 +30,8 @@ def check_task(
 
     Args:
         cls: the class; `options` are its recipe's, sections of heads and inner parts among them.
-        decoder: type of the decoder, if the task declares any; it is tiny and reads bytes.
+        decoder: type of the decoder, if the task declares any; a language model is tiny and reads
+            bytes, any other one (`module:Class`) is built without options.
         axes: axes of the grid on which the tokens of its streams lie.
         sums_rows: False if the loss of a batch is no sum of its rows' (it compares them).
         question: the columns of a row to predict alone; none by default.

@@ -1,4 +1,7 @@
-"""Maps among predictions (masks, similarities), written as files of the signal they lie over.
+"""Signals and maps among predictions, written as files.
+
+A generated signal is the bytes of a file, as the text `data:image/png;base64,...`. A map (a mask, a
+similarity) becomes a file of the signal it lies over.
 
 A modality that can write them has a `save`: `(path without suffix, values, matrix, raw value) ->
 path`; the raw value defines the space of the file.
@@ -6,6 +9,9 @@ path`; the raw value defines the space of the file.
 
 from __future__ import annotations
 
+import base64
+import mimetypes
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +21,26 @@ from ...tasks.base import ExportsMaps
 from ..recipe import load
 from ..utils import ConfigError, write_errors
 from .pipeline import Pipeline
+
+LONGEST_STEM = 80
+"""Characters of a file's name that come from a row's value, which may be a text."""
+_DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,")
+
+
+def write_signals(prediction: Any, stem: Path) -> Any:
+    """Write the generated signals of one row's prediction as `<stem>_<name>`, and return the
+    prediction with their file names."""
+    if not isinstance(prediction, Mapping):
+        return prediction
+    written = dict(prediction)
+    for name, value in prediction.items():
+        if isinstance(value, str) and (data := _DATA.match(value)):
+            suffix = mimetypes.guess_extension(data[1]) or ".bin"
+            file = stem.parent / f"{stem.name}_{name}{suffix}"
+            with write_errors(file):
+                file.write_bytes(base64.b64decode(value[data.end() :]))
+            written[name] = str(file)
+    return written
 
 
 def write_maps(
@@ -48,4 +74,4 @@ def write_maps(
 def output_stem(value: Any, index: int) -> str:
     """Return a name for the files of a row: its own file's, or its number."""
     name = Path(value).name if isinstance(value, (str, Path)) else ""
-    return name.partition(".")[0] or str(index)
+    return name.partition(".")[0][:LONGEST_STEM] or str(index)

@@ -10,7 +10,7 @@ from typing import Any
 from ...modalities.messages import did_you_mean
 from ..recipe import load
 from ..utils import ConfigError, make_folder
-from .export_maps import output_stem, write_maps
+from .export_maps import output_stem, write_maps, write_signals
 from .pipeline import Pipeline
 from .rows import rows_of
 
@@ -126,8 +126,9 @@ class _MapFiles:
         self.streams, self.used_stems = pipeline.model.plan.tasks[task].task.inputs(), set[str]()
 
     def write(self, index: int, row: Mapping[str, Any], prediction: Any) -> Any:
-        """Return a row's prediction, its maps written and named."""
+        """Return a row's prediction, its signals and maps written and named."""
         stem = output_stem(row[self.streams[0]] if self.streams else None, index)
         stem = f"{stem}-{index}" if stem in self.used_stems else stem
         self.used_stems.add(stem)
+        prediction = write_signals(prediction, self.folder / stem)
         return write_maps(self.pipeline, self.task, row, prediction, self.folder / stem)

@@ -73,9 +73,25 @@ def _widths(
             widths[f"tasks.{key}.dim"] = use.width
         elif use.width in streams:
             widths[f"tasks.{key} (as wide as inputs.{use.width})"] = streams[use.width].dim
-        elif use.width in decoders:
-            widths[str(plan.decoders[use.width].where)] = decoders[use.width].dim
+        else:
+            decoder, _, place = use.width.partition(".")
+            if decoder in decoders:
+                widths[str(plan.decoders[decoder].where)] = _condition_width(
+                    plan, f"tasks.{key}", decoder, decoders[decoder], int(place or 0)
+                )
     return widths
+
+
+def _condition_width(
+    plan: ResolvedRecipe, task: str, name: str, decoder: Decoder, place: int
+) -> int:
+    """Return the width of a decoder's condition. Raise ConfigError if it takes fewer."""
+    if place >= len(decoder.dims):
+        raise ConfigError(
+            f"{task}: names {place + 1} conditions, and {plan.decoders[name].where} takes "
+            f"{len(decoder.dims)}"
+        )
+    return decoder.dims[place]
 
 
 def check_decoders(plan: ResolvedRecipe, task: str, decoders: Decoders) -> None:

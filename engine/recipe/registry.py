@@ -79,6 +79,7 @@ its own line, if its parts inherit from their own class."""
 
 EXTRAS = {
     "av": "video",
+    "diffusers": "generate",
     "einops": "mri",
     "espeakng_loader": "talker",
     "faiss": "retrieval",

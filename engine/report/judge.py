@@ -116,6 +116,16 @@ def _mask(
     )
 
 
+def _image(
+    prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
+) -> Comparison:
+    """Return the facts about a generated picture; the reference is drawn among the inputs."""
+    details = {k: v for k, v in prediction.items() if k not in (*HIDDEN_KEYS, "image")}
+    facts = format_value(dict(target)) if target else ""
+    note = format_value(details | dict(prediction.get("scores") or {}))
+    return Comparison(facts or "a generated picture", note=note)
+
+
 def _peak(
     prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
 ) -> Comparison:
@@ -165,6 +175,7 @@ FORMS = {
     "label": PredictionType(_label),
     "actions": PredictionType(_actions, "sensorium.modalities.action.plot:draw"),
     "boxes": PredictionType(_boxes),
+    "image": PredictionType(_image, "sensorium.modalities.image.pixels:draw"),
     "mask": PredictionType(_mask),
     "peak": PredictionType(_peak),
 }

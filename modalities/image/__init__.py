@@ -11,9 +11,13 @@ IMAGE = Modality(
         "frames": "sensorium.modalities.image.encoders.video_frames:Frames",
         "open_clip": "sensorium.modalities.image.encoders.open_clip:OpenClipVision",
         "patches": "sensorium.modalities.image.encoders.patches:Patches",
+        "pixels": "sensorium.modalities.image.pixels:Pixels",
         "timm": "sensorium.modalities.image.encoders.timm:Timm",
         "tokens": "sensorium.modalities.image.tokenizers.encoder:ImageTokens",
         "transformers": "sensorium.modalities.image.encoders.transformers:TransformersVision",
+    },
+    decoders={
+        "diffusers": "sensorium.modalities.image.decoders.diffusers:Diffusers",
     },
     augments={
         "image": "sensorium.modalities.image.augment:ImageAugment",

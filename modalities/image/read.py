@@ -31,6 +31,7 @@ PREVIEW_SIZE = 256
 _NOT_DECODED = frozenset(["BUFR", "EMF", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"])
 """Formats that Pillow recognizes, and decodes with other programs or not at all."""
 
+_DATA = re.compile(r"data:image/[\w.+-]+;base64,")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -38,7 +39,8 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 def read(source: Any) -> Any:
     """Any source of a picture -> RGB `PIL.Image`, of a clip -> `Clip`.
 
-    source: a path, bytes, a file object, a picture, a cell `{"bytes":, "path":}`, an array
+    source: a path, bytes, their text `data:image/png;base64,...` (as a generated picture is written
+    in JSON), a file object, a picture, a cell `{"bytes":, "path":}`, an array
     `[H, W]` or `[H, W, 1 | 3 | 4]`, or a tensor (`[C, H, W]` too, as torchvision has it); for a
     clip a cell `{"frames": [T, H, W, 3], "fps":}`, or an array that has an attribute `fps`.
     Raise `ReadError` for a value that is no picture, empty, truncated, or too large to be safe.
@@ -84,6 +86,8 @@ def _from_cell(cell: Mapping[str, Any]) -> Image.Image:
 def _from_path(path: str | Path) -> Image.Image:
     if not str(path):
         raise ReadError("a cell", "its file name is empty", "the path of a picture")
+    if head := _DATA.match(str(path)):
+        return _from_bytes(base64.b64decode(str(path)[head.end() :]), head.group())
     if _ADDRESS.match(str(path)):
         raise ReadError(path, "an address, which is not fetched", "a file; download it first")
     try:

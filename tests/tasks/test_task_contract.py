@@ -69,6 +69,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "positive_group": "text",
         },
     ],
+    "generation": [
+        {"condition": "image", "target": "state"},
+        {"condition": ["image", "state"], "target": "label", "refiner": 1},
+    ],
     "grounded": [
         {"input": "image", "text": "state", "dim": 16},
         {
@@ -108,6 +112,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "asr_diffusion": {"decoder": "diffusion", "sums_rows": False},  # noise is spread over a batch
     "contrastive": {"sums_rows": False},
     "dino": {"sums_rows": False},
+    "generation": {"decoder": "sensorium.tests.tasks.generation.toy_decoder:Toy"},
     "grounded": {"axes": 3, "sums_rows": False},
     "language_modeling": {"sums_rows": False},  # corruptions are drawn by the row's place
     "localization": {"axes": 3},

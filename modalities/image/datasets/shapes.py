@@ -48,6 +48,9 @@ HELD_OUT = (
 )
 """Colour and shape that never meet in `train` and `test`; each colour and shape is seen apart."""
 
+ALONE = 2.8
+"""Factor of the radius of a shape that is alone in its picture."""
+
 TEST_SHARE = 8
 """One caption in so many is kept for `test`."""
 
@@ -75,9 +78,9 @@ class Shape:
     def held_out(self) -> bool:
         return (self.colour, self.shape) in HELD_OUT
 
-    def outline(self) -> list[tuple[float, float]]:
+    def outline(self, zoom: float = 1.0) -> list[tuple[float, float]]:
         """Corners in widths of the picture; none for a circle."""
-        radius = SIZES[self.size]
+        radius = SIZES[self.size] * zoom
         return [(self.x + radius * dx, self.y + radius * dy) for dx, dy in OUTLINES[self.shape]]
 
 
@@ -106,10 +109,12 @@ class Shapes(Source):
     split: `train`; `test`, whose captions never occur in `train`; `held_out`, where every picture
     shows a pair of `HELD_OUT`, which the other two never do. count: rows. size: px of a side.
     distinct: no caption comes twice (for retrieval, where each row is the other rows' wrong
-    answer). image: `[size, size, 3]` uint8. objects: a dict each, in the caption's order.
+    answer). alone: one shape a picture, which fills it, for generators of small pictures. image:
+    `[size, size, 3]` uint8. objects: a dict each, in the caption's order. colour, shape, scale: of
+    the first one.
     """
 
-    columns = ("image", "caption", "objects", "relation")
+    columns = ("image", "caption", "objects", "relation", "colour", "shape", "scale")
 
     def __init__(
         self,
@@ -119,11 +124,12 @@ class Shapes(Source):
         seed: Count = 0,
         size: PositiveInt = 64,
         distinct: bool = False,
+        alone: bool = False,
     ) -> None:
         if count < 1 or size < 16:
             raise ValueError(f"shapes: count {count}, size {size}; want at least 1 row of 16 px")
         self.split, self.count, self.seed, self.size = split, count, seed, size
-        self.distinct = distinct
+        self.distinct, self.alone = distinct, alone
 
     def __len__(self) -> int:
         return self.count
@@ -135,11 +141,15 @@ class Shapes(Source):
         scenes = self._scenes(rng)
         passed = self._passed[index] if self.distinct else 0
         objects, relation, text = next(itertools.islice(scenes, passed, None))
+        first = objects[0]
         return {
-            "image": draw(objects, self.size, rng),
+            "image": draw(objects, self.size, rng, ALONE if self.alone else 1.0),
             "caption": text,
             "objects": [asdict(thing) for thing in objects],
             "relation": relation,
+            "colour": first.colour,
+            "shape": first.shape,
+            "scale": first.size,
         }
 
     def _rng(self, index: int) -> np.random.Generator:
@@ -148,7 +158,7 @@ class Shapes(Source):
     def _scenes(self, rng: np.random.Generator) -> Iterator[tuple[list[Shape], str, str]]:
         """Scenes of the split, their relations and captions, without end."""
         while True:
-            objects, relation = scene(rng)
+            objects, relation = scene(rng, self.alone)
             text = caption(objects, relation)
             if split_of(objects, text) == self.split:
                 yield objects, relation, text
@@ -174,12 +184,12 @@ class Shapes(Source):
         return passed
 
     def key(self, index: int) -> str:
-        kind = "/distinct" if self.distinct else ""
+        kind = "/distinct" * self.distinct + "/alone" * self.alone
         return f"shapes/{self.split}{kind}/{self.seed}/{index}"
 
     def fingerprint(self) -> str:
         description = f"{REVISION} {self.split} {self.count} {self.seed} {self.size}"
-        description += " distinct" if self.distinct else ""
+        description += " distinct" * self.distinct + " alone" * self.alone
         return hashlib.sha256(description.encode()).hexdigest()
 
 
@@ -194,13 +204,17 @@ def split_of(objects: list[Shape], text: str) -> str:
     return "test" if zlib.crc32(text.encode()) % TEST_SHARE == 0 else "train"
 
 
-def scene(rng: np.random.Generator) -> tuple[list[Shape], str]:
-    """One shape (in a quarter of the scenes), or two and how the first lies to the second."""
+def scene(rng: np.random.Generator, alone: bool = False) -> tuple[list[Shape], str]:
+    """One shape (in a quarter of the scenes), or two and how the first lies to the second. alone:
+    one in the middle."""
 
     def thing(x: float, y: float) -> Shape:
         size, colour = rng.choice(list(SIZES)), rng.choice(list(COLOURS))
         return Shape(str(size), str(colour), str(rng.choice(SHAPES)), x, y)
 
+    if alone:
+        x, y = rng.uniform(0.46, 0.54, 2)
+        return [thing(float(x), float(y))], ""
     if rng.random() < 0.25:
         x, y = rng.uniform(0.2, 0.8, 2)
         return [thing(float(x), float(y))], ""
@@ -214,15 +228,18 @@ def scene(rng: np.random.Generator) -> tuple[list[Shape], str]:
     return [thing(float(first_x), float(first_y)), thing(float(x), float(y))], relation
 
 
-def draw(objects: list[Shape], size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the picture `[size, size, 3]` uint8, drawn larger and averaged for smooth edges."""
+def draw(
+    objects: list[Shape], size: int, rng: np.random.Generator, zoom: float = 1.0
+) -> np.ndarray:
+    """Return the picture `[size, size, 3]` uint8, drawn larger and averaged for smooth edges.
+    zoom: factor of the radius of every shape."""
     side = size * SUPERSAMPLING
     ground = tuple(int(v) for v in rng.integers(235, 256, 3))
     picture = Image.new("RGB", (side, side), ground)
     brush = ImageDraw.Draw(picture)
     for thing in objects:
-        colour, radius = COLOURS[thing.colour], SIZES[thing.size]
-        corners = [(x * side, y * side) for x, y in thing.outline()]
+        colour, radius = COLOURS[thing.colour], SIZES[thing.size] * zoom
+        corners = [(x * side, y * side) for x, y in thing.outline(zoom)]
         if corners:
             brush.polygon(corners, fill=colour)
         else:

@@ -1,0 +1,1 @@
+"""Generation: signals from the features of others."""

@@ -1,0 +1,65 @@
+"""Metrics of samples: against their references, and as a distribution.
+
+Legend: `N` samples, `D` width of their vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class SampleMetrics:
+    """`mse`: the mean over the rows that have a reference; NaN without any."""
+
+    def __init__(self) -> None:
+        self.errors: list[float] = []
+
+    def update(self, predictions: Sequence[Any], references: Sequence[Mapping[str, Any]]) -> None:
+        self.errors += [row["scores"]["mse"] for row in predictions if "scores" in row]
+
+    def compute(self) -> dict[str, float]:
+        return {"mse": float(np.mean(self.errors)) if self.errors else float("nan")}
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """Compute `|m - n|^2 + tr(A + B - 2 (A B)^(1/2))` of the means and covariances of two sets of
+    vectors `[N, D]` (Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017)."""
+    if min(len(first), len(second)) < 2:
+        return float("nan")
+    first, second = first.double(), second.double()
+    distance = (first.mean(0) - second.mean(0)).square().sum()
+    a, b = first.T.cov(), second.T.cov()
+    values, vectors = torch.linalg.eigh(a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ b @ root).clamp(min=0).sqrt().sum()
+    return float((distance + a.trace() + b.trace() - 2 * cross).clamp(min=0))
+
+
+def attribute_accuracy(
+    name: str, samples: np.ndarray, real: np.ndarray, labels: Sequence[str]
+) -> dict[str, float]:
+    """Return the accuracy of a linear classifier of an attribute on samples `[N, D]`; it is fitted
+    on the vectors of the references, whose labels the samples should have. `_real` is its accuracy
+    on references that it was not fitted on (5 folds), the ceiling."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    expected = np.array(labels)
+    _, counts = np.unique(expected, return_counts=True)
+    if len(counts) < 2 or counts.min() < 2:
+        return {}
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    folds = min(5, int(counts.min()))
+    held_out = cross_val_predict(classifier, real, expected, cv=folds)
+    predicted = classifier.fit(real, expected).predict(samples)
+    return {
+        f"{name}_accuracy": float((predicted == expected).mean()),
+        f"{name}_accuracy_real": float((held_out == expected).mean()),
+    }
