@@ -20,6 +20,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from .features import Features as Features
+from .features import Loss as Loss
 from .figures import Chart as Chart
 from .messages import ReadError as ReadError
 from .messages import RowErrors as RowErrors
@@ -42,6 +43,10 @@ before anything is built, `heads: found -1 (int), expected int > 0`."""
 Sample = dict[str, Tensor]
 """The output of a processor for one raw value; the sample cache stores it."""
 
+TO_SOURCE = "to_source"
+"""The key of a sample's matrix `[n + 1, n + 1]` to what was read, if its processor has one. The
+engine adds it beside what the processor returned; augmentations and crops move it along."""
+
 Annotations = Mapping[str, tuple[Any, Any]]
 """What a report draws on a raw value, by name: (prediction, reference), None where
 there is none. `words` `[[word, first second, last second], ...]`; `boxes` `[[low corner, high
@@ -57,6 +62,11 @@ class Processor:
     def prepare(self, raw: Any) -> Sample:
         """Return the sample of one raw value; deterministic."""
         raise NotImplementedError
+
+    def prepare_located(self, raw: Any) -> tuple[Sample, Tensor | None]:
+        """As `prepare`, and the matrix `[n + 1, n + 1]` from places in the sample to places in the
+        raw value; None where that is not known, or the sample holds it (`affine`)."""
+        return self.prepare(raw), None
 
     def settings(self) -> dict[str, Any]:
         """Return everything that decides what `prepare` returns, as JSON: part of the cache's keys
@@ -149,6 +159,15 @@ class Encoder(Component, nn.Module):
         """Samples -> the keyword arguments of `forward`; equal shapes are stacked."""
         return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
 
+    def __call__(self, *args: Any, to_source: Tensor | None = None, **inputs: Any) -> Any:
+        """Return `forward`'s features. to_source: `[B, n + 1, n + 1]`, from places in the samples
+        to places in what was read: the `affine` of features that have none of their own."""
+        features = super().__call__(*args, **inputs)
+        if to_source is None or not isinstance(features, Features) or features.affine is not None:
+            return features
+        hidden = tuple(layer.replace(affine=to_source) for layer in features.hidden_states)
+        return features.replace(affine=to_source, hidden_states=hidden)
+
     def padding_samples(self) -> Sequence[Sample]:
         """Return two samples of different shapes, on which it is tried whether padding changes
         features; none, as by default, if the class defines it."""
@@ -157,22 +176,6 @@ class Encoder(Component, nn.Module):
     def blocks(self) -> Sequence[nn.Module]:
         """Return the layers from input to output, for `freeze: {last: n}`; empty where unknown."""
         return ()
-
-
-@dataclasses.dataclass
-class Loss:
-    """A sum over items and their number, so that the engine can divide by the count of all
-    processes and accumulation steps.
-
-    total: scalar with a graph. count: items (target tokens, rows) that it sums over. parts: further
-    sums to log. failed: (key, reason) of rows that could not be learned; they are in no sum, and
-    are reported and counted as unreadable rows are.
-    """
-
-    total: Tensor
-    count: Tensor | int
-    parts: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
 class Decoder(Component, nn.Module):

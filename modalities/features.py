@@ -1,4 +1,4 @@
-"""The type that passes between parts: a batch of token sequences and their geometry.
+"""The types that pass between parts: a batch of token sequences and their geometry, and a loss.
 
 Legend: `B` batch, `T` tokens of a sample, `D` width of a token.
 """
@@ -23,7 +23,8 @@ class Features:
     grid: arrangement of the tokens, `(14, 14)`, `(6, 7, 6)`, `(frames,)`, or None;
     `T == prod(grid)`.
     spacing, origin: extent of a token and centre of the first, per axis of the grid, in s, mm or
-    px. affine: `[B, 4, 4]` voxel to world, for volumes.
+    px. affine: `[B, n + 1, n + 1]`, from the places that spacing and origin count in to the world:
+    mm for volumes, px of the picture that was read.
     pooled: `[B, D]`, a vector of the whole (a CLS token), or None.
     hidden_states: the `Features` of the hidden layers that were requested, in that order.
     positions: `[B, T]` or `[B, T, axes]`, position of each token for encoders of native
@@ -139,3 +140,19 @@ class Features:
 
         fields = dataclasses.fields(self)
         return type(self)(**{field.name: apply(getattr(self, field.name)) for field in fields})
+
+
+@dataclasses.dataclass
+class Loss:
+    """A sum over items and their number, so that the engine can divide by the count of all
+    processes and accumulation steps.
+
+    total: scalar with a graph. count: items (target tokens, rows) that it sums over. parts: further
+    sums to log. failed: (key, reason) of rows that could not be learned; they are in no sum, and
+    are reported and counted as unreadable rows are.
+    """
+
+    total: Tensor
+    count: Tensor | int
+    parts: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from .base import Encoder, Features, Sample
+from .base import TO_SOURCE, Encoder, Features, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -70,16 +70,26 @@ def collate(encoder: Encoder, samples: Sequence[Sample]) -> EncoderInputs:
     """Return the samples as one batch; as groups of equal shapes if shapes differ and the encoder
     is not `batch_invariant`, or stacks its samples unchanged."""
     if encoder.batch_invariant and type(encoder).collate is not Encoder.collate:
-        return encoder.collate(samples)
+        return _collated(encoder, samples)
     groups: dict[object, list[int]] = {}
     for row, sample in enumerate(samples):
         shapes = tuple(sorted((name, tuple(value.shape)) for name, value in sample.items()))
         groups.setdefault(shapes, []).append(row)
     if len(groups) == 1:
-        return encoder.collate(samples)
+        return _collated(encoder, samples)
     return ShapeGroups(
-        tuple((rows, encoder.collate([samples[i] for i in rows])) for rows in groups.values())
+        tuple((rows, _collated(encoder, [samples[i] for i in rows])) for rows in groups.values())
     )
+
+
+def _collated(encoder: Encoder, samples: Sequence[Sample]) -> Tensors:
+    """Return the samples as the encoder collates them, and their matrices to the source: no
+    encoder has to know of those."""
+    if TO_SOURCE not in samples[0]:
+        return encoder.collate(samples)
+    signals = [{k: v for k, v in sample.items() if k != TO_SOURCE} for sample in samples]
+    matrices = torch.stack([sample[TO_SOURCE] for sample in samples])
+    return {**encoder.collate(signals), TO_SOURCE: matrices}
 
 
 NOISE = 1e-4
@@ -237,7 +247,7 @@ def _shapes(features: Sequence[Features]) -> tuple[list[tuple[int, ...]], tuple[
         return lengths, max(present)
     if len(set(present)) == 1:
         return present, present[0]
-    if any(part.affine is None for part in features):
+    if any(part.affine is None or part.positions is not None for part in features):
         return lengths, None
     return present, tuple(max(sizes) for sizes in zip(*present, strict=True))
 

@@ -28,8 +28,8 @@ def crop_to_content(tokens: np.ndarray, mask: np.ndarray, grid: tuple[int, ...])
 
 def pad_to_common_grid(records: Sequence[Record]) -> Sequence[Record]:
     """Records of several axes and an affine whose grids differ, padded at the far ends to the
-    largest; others are unchanged."""
-    if not all("affine" in record and "grid" in record for record in records):
+    largest; others are unchanged, and those whose tokens have positions."""
+    if not all("affine" in r and "grid" in r and "positions" not in r for r in records):
         return records
     grids = {tuple(record["grid"].tolist()) for record in records}
     axes = {len(grid) for grid in grids}

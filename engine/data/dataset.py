@@ -14,8 +14,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
-from ...modalities.base import Encoder, Processor, ReadError, Sample, Source, read_errors
-from ...modalities.messages import shorten
+from ...modalities.base import TO_SOURCE, Encoder, Processor, ReadError, Sample, Source
+from ...modalities.messages import read_errors, shorten
 from ...modalities.paths import FileLister, cell_files
 from ...tasks.base import Row, Task
 from ...tasks.batch import Example, Tools
@@ -68,12 +68,12 @@ class StreamReader:
         kind = type(self.processor).__name__
         try:
             with read_errors(raw, f"what {kind} takes", "cannot be prepared"):
-                sample = self.processor.prepare(raw)
+                sample, to_source = self.processor.prepare_located(raw)
         except ReadError as error:
             raise ReadError(cell, error.wrong, error.right) from error
         if not isinstance(sample, Mapping) or not all(map(torch.is_tensor, sample.values())):
             raise ReadError(cell, f"{kind}.prepare returned {_type(sample)}", "a dict of tensors")
-        return sample
+        return sample if to_source is None else {**sample, TO_SOURCE: to_source}
 
     def record(self, cell: Any, key: str) -> Record:
         """Return the stored features of a cell. Raise ReadError if there are none: the encoder

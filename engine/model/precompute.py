@@ -139,7 +139,7 @@ class FeatureCacher:
             return []
         stored_precision = self.plan.recipe.cache.precision
         precision = stored_precision if stored_precision in PRECISIONS else None
-        options = {"hidden_states": stream.layers} if stream.layers else {}
+        options: dict[str, Any] = {"hidden_states": stream.layers} if stream.layers else {}
         records: dict[int, Record] = {}
         with torch.no_grad(), autocast(self.device, self.precision):
             # Apart, since each group has its own grid.

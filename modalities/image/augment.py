@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..base import NonNegativeFloat, Sample
+from ..base import TO_SOURCE, NonNegativeFloat, Sample
+from .geometry import flipped, moved
 
 
 class ImageAugment:
@@ -23,7 +24,8 @@ class ImageAugment:
     shift: largest move, as a share of a side. rotate: largest turn in degrees. scale: largest
     change of size, 0.1 for 0.9 to 1.1. brightness: largest offset. contrast: largest change of
     the factor. noise: deviation of the noise added to each value. erase: chance that a rectangle
-    of up to a third of each side is blanked. Borders are repeated where a move uncovers them.
+    of up to a third of each side is blanked. Borders are repeated where a move uncovers them. The
+    sample's matrix to the source moves along, so that boxes and masks stay true.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class ImageAugment:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return a new sample; equal generator states give equal values."""
-        picture = sample["pixel_values"]
+        picture, to_source = sample["pixel_values"], sample.get(TO_SOURCE)
         if picture.ndim != 3:
             raise ValueError(
                 f"augment: wants pixel_values [C, H, W], found {tuple(picture.shape)}; "
@@ -58,8 +60,12 @@ class ImageAugment:
             )
         if self.flip and rng.random() < 0.5:
             picture = picture.flip(-1)
+            to_source = None if to_source is None else flipped(to_source, picture.shape[2])
         if self.shift or self.rotate or self.scale:
-            picture = self._move(picture, rng)
+            theta = self._motion(picture, rng)
+            picture = _move(picture, theta)
+            if to_source is not None:
+                to_source = moved(to_source, theta, (picture.shape[1], picture.shape[2]))
         if self.contrast or self.brightness:
             factor = 1 + rng.uniform(-self.contrast, self.contrast)
             picture = picture * factor + rng.uniform(-self.brightness, self.brightness)
@@ -68,19 +74,25 @@ class ImageAugment:
             picture = picture + self.noise * torch.from_numpy(grain).to(picture.dtype)
         if self.erase and rng.random() < self.erase:
             picture = _blank(picture, rng)
-        return {**sample, "pixel_values": picture}
+        matrix = {} if to_source is None else {TO_SOURCE: to_source}
+        return {**sample, "pixel_values": picture, **matrix}
 
-    def _move(self, picture: Tensor, rng: np.random.Generator) -> Tensor:
-        """Turn, resize and shift in one bilinear resampling (`affine_grid` works from -1 to 1)."""
+    def _motion(self, picture: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return `[2, 3]`, a turn, a change of size and a shift, for `affine_grid` (from -1 to
+        1)."""
         angle = math.radians(rng.uniform(-self.rotate, self.rotate))
         size = 1 + rng.uniform(-self.scale, self.scale)
         dx, dy = 2 * rng.uniform(-self.shift, self.shift, 2)
         height, width = picture.shape[1:]
         cos, sin, aspect = math.cos(angle) / size, math.sin(angle) / size, height / width
         matrix = [[cos, -sin * aspect, float(dx)], [sin / aspect, cos, float(dy)]]
-        theta = torch.tensor([matrix], dtype=picture.dtype)
-        grid = F.affine_grid(theta, [1, *picture.shape], align_corners=False)
-        return F.grid_sample(picture[None], grid, padding_mode="border", align_corners=False)[0]
+        return torch.tensor(matrix, dtype=picture.dtype)
+
+
+def _move(picture: Tensor, theta: Tensor) -> Tensor:
+    """Sample a picture `[C, H, W]` once, bilinearly."""
+    grid = F.affine_grid(theta[None], [1, *picture.shape], align_corners=False)
+    return F.grid_sample(picture[None], grid, padding_mode="border", align_corners=False)[0]
 
 
 def _blank(picture: Tensor, rng: np.random.Generator) -> Tensor:

@@ -86,21 +86,25 @@ def example(rng: np.random.Generator) -> np.ndarray:
 
 @dataclass
 class MaskProcessor(Processor):
-    """Brings a mask to the size of the picture that the encoder sees; None keeps its own."""
+    """Keeps a mask as it is, or resizes it to `size`, height and width in px."""
 
     size: tuple[int, int] | None = None
 
     def prepare(self, raw: np.ndarray) -> Sample:
-        """`mask` uint8 `[H, W]`; a pixel is that of the nearest one."""
-        mask = Image.fromarray(np.asarray(raw).astype(np.uint8))
+        """`mask` uint8 `[H, W]`; a pixel is that of the nearest one. `affine` float32 `[3, 3]`,
+        from its pixels to those of the mask that was read."""
+        array = np.asarray(raw).astype(np.uint8)
+        mask = Image.fromarray(array)
         if self.size is not None:
             mask = mask.resize((self.size[1], self.size[0]), Image.Resampling.NEAREST)
-        return {"mask": torch.from_numpy(np.array(mask))}
+        scale = [array.shape[0] / mask.height, array.shape[1] / mask.width, 1.0]
+        return {"mask": torch.from_numpy(np.array(mask)), "affine": torch.tensor(scale).diag()}
 
 
 class Mask(Encoder):
-    """A token a pixel, 1 where the mask is; nothing in it trains. size: height and width of the
-    picture that the encoder of the pictures sees; by default the mask's own."""
+    """A token a pixel, 1 where the mask is; nothing in it trains. It lies on the pixels of its
+    picture, however that one is resized, cropped or augmented. size: height and width to which
+    large masks are resized; by default their own."""
 
     dim = 1
 
@@ -116,9 +120,10 @@ class Mask(Encoder):
         for row, sample in enumerate(samples):
             h, w = sample["mask"].shape
             mask[row, :h, :w], inside[row, :h, :w] = sample["mask"], True
-        return {"mask": mask, "inside": inside}
+        affine = torch.stack([sample["affine"] for sample in samples])
+        return {"mask": mask, "inside": inside, "affine": affine}
 
-    def forward(self, mask: Tensor, inside: Tensor) -> Features:
+    def forward(self, mask: Tensor, inside: Tensor, affine: Tensor) -> Features:
         """mask `[B, H, W]` -> Features `[B, H W, 1]` on the grid of its pixels."""
         return Features(
             mask.flatten(1)[..., None].float(),
@@ -126,4 +131,5 @@ class Mask(Encoder):
             grid=(mask.shape[1], mask.shape[2]),
             spacing=(1.0, 1.0),
             origin=(0.5, 0.5),
+            affine=affine,
         )

@@ -18,8 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..base import Processor, Sample
+from .geometry import agrees, recording, trace_compose, trace_methods
 
 HALF = (0.5, 0.5, 0.5)
+_NOT_STORED = ("transform", "_tried")
+"""Attributes of a processor that are made when the first picture comes."""
 
 
 class ImageProcessor(Processor):
@@ -36,8 +39,29 @@ class ImageProcessor(Processor):
     def prepare(self, raw: Image.Image) -> Sample:
         return {"pixel_values": self.transform(raw)}
 
+    def prepare_located(self, raw: Any) -> tuple[Sample, Tensor | None]:
+        with recording() as steps:
+            sample = self.prepare(raw)
+        size = self._prepared_size(sample)
+        if steps.matrix is None or size is None or (steps.size or raw.size[::-1]) != size:
+            return sample, None
+        if not self._steps_hold(raw, sample, steps.matrix):
+            return sample, None
+        return sample, torch.from_numpy(steps.matrix).float()
+
+    def _prepared_size(self, sample: Sample) -> tuple[int, int] | None:
+        """Return height and width of the prepared picture; None of several, or of none."""
+        pixels = sample.get("pixel_values")
+        if pixels is None or pixels.ndim != 3:
+            return None
+        return int(pixels.shape[1]), int(pixels.shape[2])
+
+    def _steps_hold(self, raw: Any, sample: Sample, matrix: np.ndarray) -> bool:
+        """Return whether the recorded steps are all that moves pixels."""
+        return True
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "transform"}
+        return {name: value for name, value in vars(self).items() if name not in _NOT_STORED}
 
 
 @dataclass(frozen=True)
@@ -58,8 +82,7 @@ class TimmProcessor(ImageProcessor):
     def build(self) -> Callable[[Image.Image], Any]:
         from timm.data import create_transform  # takes seconds: only where it is used
 
-        transform: Callable[[Image.Image], Any] = create_transform(**vars(self))
-        return transform
+        return trace_compose(create_transform(**vars(self)))
 
     def prepare(self, raw: Image.Image) -> Sample:
         return super().prepare(raw.convert("L") if self.input_size[0] == 1 else raw)
@@ -81,10 +104,7 @@ class OpenClipProcessor(ImageProcessor):
         from open_clip import image_transform
 
         settings = dict(vars(self))
-        transform: Callable[[Image.Image], Any] = image_transform(
-            settings.pop("size"), is_train=False, **settings
-        )
-        return transform
+        return trace_compose(image_transform(settings.pop("size"), is_train=False, **settings))
 
 
 @dataclass(frozen=True)
@@ -107,7 +127,29 @@ class HubProcessor(ImageProcessor):
         if processor_class is None:
             raise ValueError(f"processor: transformers has no image processor {self.kind!r}")
         transform: Callable[[Image.Image], Any] = processor_class(**self.options)
+        trace_methods(transform)
         return transform
+
+    def _prepared_size(self, sample: Sample) -> tuple[int, int] | None:
+        key = grid_key(sample)
+        if key is None:
+            return None if self.frames else super()._prepared_size(sample)
+        edge = getattr(self.transform, "patch_size", None)
+        if not isinstance(edge, int) or sample[key].numel() > 3:
+            return None
+        return int(sample[key][-2]) * edge, int(sample[key][-1]) * edge
+
+    @cached_property
+    def _tried(self) -> dict[str, bool]:
+        return {}
+
+    def _steps_hold(self, raw: Any, sample: Sample, matrix: np.ndarray) -> bool:
+        """Tried once for each processor: a class may move pixels by methods of its own."""
+        if grid_key(sample) is not None:
+            return True
+        if not self._tried:
+            self._tried["ramps"] = agrees(self._picture, raw, matrix)
+        return self._tried["ramps"]
 
     def prepare(self, raw: Any) -> Sample:
         if self.frames:

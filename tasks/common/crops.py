@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...modalities.base import Sample
+from ...modalities.base import TO_SOURCE, Sample
 
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 Range = tuple[float, float]
@@ -50,7 +50,8 @@ class Crop:
 
 def spatial_shape(sample: Sample) -> tuple[int, ...]:
     """Return the spatial shape of a sample's signal: that of its largest tensor `[C, ...]`."""
-    signals = [t for t in sample.values() if t.is_floating_point() and t.ndim > 1]
+    tensors = (t for key, t in sample.items() if key != TO_SOURCE)
+    signals = [t for t in tensors if t.is_floating_point() and t.ndim > 1]
     if not signals:
         raise ValueError("a sample without a signal with a position in space cannot be cropped")
     return tuple(max(signals, key=torch.numel).shape[1:])
@@ -67,12 +68,16 @@ def crop_and_resize(
     region: tuple[Any, ...] = (Ellipsis, *(slice(a, a + n) for a, n in zip(low, box, strict=True)))
     cropped = {
         key: _resized(value[region], size)
-        if tuple(value.shape[-len(extent) :]) == tuple(extent)
+        if tuple(value.shape[-len(extent) :]) == tuple(extent) and key != TO_SOURCE
         else value
         for key, value in sample.items()
     }
     if "affine" in sample:
         cropped["affine"] = sample["affine"] @ _crop_affine(low, box, size).to(sample["affine"])
+    if TO_SOURCE in sample:  # which counts from the edge of the first pixel, not from its centre
+        step = _crop_affine(low, box, size)
+        step[:-1, -1] = torch.tensor(list(low), dtype=step.dtype)
+        cropped[TO_SOURCE] = sample[TO_SOURCE] @ step.to(sample[TO_SOURCE])
     return cropped
 
 

@@ -23,6 +23,12 @@ def grid_to_world(features: Features, name: str) -> Tensor:
             f"origin {origin}); use an encoder that keeps a grid, and no connector that loses it"
         )
     axes = len(grid)
+    if axes == 2 and features.affine is None:
+        raise ValueError(
+            f"{name}: it is not known where the prepared pictures lie in those that were read "
+            "(their processor records no steps, or makes tiles or clips of them); use an encoder "
+            "of pictures that are resized and cropped alone"
+        )
     matrix = torch.eye(axes + 1, dtype=torch.float32, device=features.tokens.device)
     matrix[:axes, :axes] = torch.diag(matrix.new_tensor(spacing))
     matrix[:axes, axes] = matrix.new_tensor(origin)

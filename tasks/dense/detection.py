@@ -33,10 +33,11 @@ WHO = "localization"
 
 class Detection(Task):
     """input: the stream. target: the column of a box, a list of boxes, or None: low corner, then
-    high corner, in the source's world: mm for volumes (RAS), for pictures pixels of the encoder's
-    input, rows first. axes: of a box. l1, giou: weights of the box losses, beside 1 for objectness.
-    no_object_weight: weight of a query without a box, relative to one with a box. threshold:
-    predictions with a lower score are dropped, except the best one."""
+    high corner, in the source's world: mm for volumes (RAS), for pictures pixels of the file, rows
+    first (the resizing and the crop of the encoder are accounted for). axes: of a box. l1, giou:
+    weights of the box losses, beside 1 for objectness. no_object_weight: weight of a query without
+    a box, relative to one with a box. threshold: predictions with a lower score are dropped, except
+    the best one."""
 
     ability: ClassVar[str] = "localize"
 

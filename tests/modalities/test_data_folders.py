@@ -9,6 +9,7 @@ from typing import Any
 import made_folders as made
 import numpy as np
 import pytest
+import torch
 
 from sensorium.engine.data.windows import Windows
 from sensorium.engine.recipe import find, load
@@ -68,8 +69,6 @@ def test_boxes_of_voc_are_rows_first(tmp_path: Path) -> None:
     assert row["boxes"] == [[1, 2, 6, 10]]  # the first pixel of VOC is 1
     assert row["classes"] == ["dog"]  # the cat is difficult
     assert rows(source("voc", made.voc_options(tmp_path), difficult=True))[0]["classes"][1] == "cat"
-    scaled = source("voc", made.voc_options(tmp_path), size=[20, 20])
-    assert scaled[0]["boxes"] == [[2, 2, 12, 10]]
     mask = load(IMAGE_MASK.read)(row["mask"])
     assert mask.shape == (10, 20)
     assert mask.sum() == 5 * 8  # without the pixels that are left out
@@ -163,6 +162,8 @@ def test_masks_are_features_on_their_pixels() -> None:
     first = features.tokens[0].view(4, 6)
     assert first[:2, :3].all()
     assert first.sum() == 6
+    scale = torch.tensor([[2.0, 0, 0], [0, 2, 0], [0, 0, 1]])  # in px of the mask that was read
+    torch.testing.assert_close(features.affine[0], scale)
     assert json.dumps(encoder.processor.settings())
 
 
@@ -173,14 +174,13 @@ def test_boxes_and_masks_of_pictures_train(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SENSORIUM_CACHE", str(tmp_path / "cache"))
     (tmp_path / "voc").mkdir()
     (tmp_path / "coco").mkdir()
-    voc = {**made.voc(tmp_path / "voc"), "source": "voc", "size": [32, 32]}
+    voc = {**made.voc(tmp_path / "voc"), "source": "voc"}
     coco = {**made.coco_objects(tmp_path / "coco"), "source": "coco_objects"}
     encoder = {"type": "patches", "size": 32, "patch_size": 8, "dim": 16}
-    mask = {"type": "mask", "size": [32, 32]}
     recipe = {
         "inputs": {
             "image": {"modality": "image", "encoder": encoder},
-            "mask": {"modality": "image_mask", "encoder": mask},
+            "mask": {"modality": "image_mask", "encoder": "mask"},
         },
         "tasks": {
             "find": {"type": "localization", "input": "image", "target": "boxes", "axes": 2,

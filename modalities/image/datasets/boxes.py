@@ -1,7 +1,7 @@
 """Boxes and masks of pictures as data sets hand them out: Pascal VOC's folders, COCO's instances.
 
-Boxes are `[y0, x0, y1, x1]` in px, rows first, as the task `localization` takes them. They are of
-the file's own picture, or, with `size`, of one that is squashed to it.
+Boxes are `[y0, x0, y1, x1]` in px of the file's picture, rows first, as the task `localization`
+takes them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from ...paths import read_lines
 from ...rows import ListedRows, existing_folder
-
-Size = tuple[int, int]
-"""Height and width in px."""
 
 
 class Voc(ListedRows):
@@ -23,9 +21,8 @@ class Voc(ListedRows):
     `ImageSets/Main/<split>.txt`, `SegmentationClass`.
 
     path: the folder with these (`VOC2012`). split: by default every annotated picture. classes:
-    only objects of these. difficult: objects that are marked so, too. size: height and width of the
-    picture that the encoder sees, to which boxes are scaled. `mask` is there where the folder has
-    masks of classes: a cell of the modality `image_mask`.
+    only objects of these. difficult: objects that are marked so, too. `mask` is there
+    where the folder has masks of classes: a cell of the modality `image_mask`.
     """
 
     def __init__(
@@ -35,14 +32,13 @@ class Voc(ListedRows):
         split: str | None = None,
         classes: list[str] | None = None,
         difficult: bool = False,
-        size: Size | None = None,
     ) -> None:
         top = existing_folder(path)
         names = _voc_names(top, split)
         masked = (top / "SegmentationClass").is_dir()
         rows = []
         for name in names:
-            row = _voc_row(top, name, classes, difficult, size)
+            row = _voc_row(top, name, classes, difficult)
             if masked:
                 file = top / "SegmentationClass" / f"{name}.png"
                 row["mask"] = str(file) if file.is_file() else None
@@ -57,17 +53,14 @@ def _voc_names(top: Path, split: str | None) -> list[str]:
     if not file.is_file():
         known = ", ".join(sorted(f.stem for f in file.parent.glob("*.txt"))[:8]) or "none"
         raise ValueError(f"split: found no {file}, expected one of: {known}")
-    lines = (line.split() for line in file.read_text(encoding="utf-8").splitlines())
+    lines = (line.split() for line in read_lines(file))
     return [words[0] for words in lines if words and words[-1] != "-1"]
 
 
-def _voc_row(
-    top: Path, name: str, classes: list[str] | None, difficult: bool, size: Size | None
-) -> dict[str, Any]:
+def _voc_row(top: Path, name: str, classes: list[str] | None, difficult: bool) -> dict[str, Any]:
     file = top / "Annotations" / f"{name}.xml"
     try:
         root = ElementTree.fromstring(file.read_text(encoding="utf-8"))
-        picture = (int(_text(root, "size/height")), int(_text(root, "size/width")))
         objects = [
             (_text(each, "name"), _voc_box(each))
             for each in root.iter("object")
@@ -79,7 +72,7 @@ def _voc_row(
     chosen = [(c, b) for c, b in objects if classes is None or c in classes]
     return {
         "image": str(image),
-        "boxes": [scaled(box, picture, size) for _, box in chosen],
+        "boxes": [box for _, box in chosen],
         "classes": [label for label, _ in chosen],
     }
 
@@ -101,9 +94,8 @@ class CocoObjects(ListedRows):
     """Rows `image, boxes, classes, mask, image_id` of COCO's instances.
 
     images: the folder of the pictures. annotations: `instances_*.json`. classes: only objects of
-    these categories. crowd: objects that are groups, too. size: height and width of the picture
-    that the encoder sees, to which boxes are scaled. `mask` holds the shapes of all chosen objects:
-    a cell of the modality `image_mask`.
+    these categories. crowd: objects that are groups, too. `mask` holds
+    the shapes of all chosen objects: a cell of the modality `image_mask`.
     """
 
     def __init__(
@@ -113,14 +105,13 @@ class CocoObjects(ListedRows):
         annotations: str,
         classes: list[str] | None = None,
         crowd: bool = False,
-        size: Size | None = None,
     ) -> None:
         folder, file = existing_folder(images), Path(annotations).expanduser().absolute()
         if not file.is_file():
             raise ValueError(f"annotations: there is no file {file}")
         try:
             table = json.loads(file.read_text(encoding="utf-8"))
-            rows = list(_coco_rows(table, folder, classes, crowd, size))
+            rows = list(_coco_rows(table, folder, classes, crowd))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file}: is no list of COCO's instances ({error!r})") from error
         super().__init__(rows, files=("image",), where=str(file))
@@ -131,7 +122,6 @@ def _coco_rows(
     folder: Path,
     classes: list[str] | None,
     crowd: bool,
-    size: Size | None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     names = {each["id"]: each["name"] for each in table["categories"]}
     unknown = sorted(set(classes or ()) - set(names.values()))
@@ -147,7 +137,7 @@ def _coco_rows(
         boxes = []
         for _, each in chosen:
             x, y, width, height = each["bbox"]
-            boxes.append(scaled([y, x, y + height, x + width], picture, size))
+            boxes.append([float(number) for number in (y, x, y + height, x + width)])
         shapes = [each["segmentation"] for _, each in chosen if each.get("segmentation")]
         yield (
             image["file_name"],
@@ -159,11 +149,3 @@ def _coco_rows(
                 "image_id": image["id"],
             },
         )
-
-
-def scaled(box: list[float], picture: Size, size: Size | None) -> list[float]:
-    """Return a box of a picture of one size in the same picture squashed to another."""
-    if size is None:
-        return [float(number) for number in box]
-    factors = (size[0] / picture[0], size[1] / picture[1]) * 2
-    return [float(number) * factor for number, factor in zip(box, factors, strict=True)]

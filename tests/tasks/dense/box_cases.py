@@ -29,7 +29,7 @@ def askew(rows: int) -> torch.Tensor:
 def volumes(rows: int, *, dim: int = 16, grid: tuple[int, ...] = GRID, seed: int = 0) -> Features:
     tokens = torch.randn(rows, math.prod(grid), dim, generator=torch.Generator().manual_seed(seed))
     axes = len(grid)
-    affine = askew(rows) if axes == 3 else None
+    affine = askew(rows) if axes == 3 else torch.eye(axes + 1).repeat(rows, 1, 1)
     return Features.dense(
         tokens, grid=grid, spacing=(8.0,) * axes, origin=(3.5,) * axes, affine=affine
     )

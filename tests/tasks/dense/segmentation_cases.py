@@ -16,10 +16,8 @@ GRID, FINE = (3, 4, 2), (6, 8, 4)
 def tokens_of(rows: int, grid: tuple[int, ...] = GRID, seed: int = 0) -> Features:
     numbers = torch.randn(rows, math.prod(grid), 16, generator=torch.Generator().manual_seed(seed))
     axes = len(grid)
-    affine = None
-    if axes == 3:
-        affine = torch.eye(4).repeat(rows, 1, 1)
-        affine[:, :3, 3] = 5.0
+    affine = torch.eye(axes + 1).repeat(rows, 1, 1)
+    affine[:, :axes, axes] = 5.0 if axes == 3 else 0.0
     return Features.dense(
         numbers, grid=grid, spacing=(2.0,) * axes, origin=(0.5,) * axes, affine=affine
     )

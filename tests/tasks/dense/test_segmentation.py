@@ -24,10 +24,8 @@ from sensorium.tests.tasks.dense.segmentation_cases import FINE, GRID, task_of, 
 def masks_of(values: torch.Tensor, shift: float = 5.0) -> Features:
     """bool `[B, *grid]` as a stream of masks, voxels of 1 from `shift` on."""
     axes = values.ndim - 1
-    affine = None
-    if axes == 3:
-        affine = torch.eye(4).repeat(len(values), 1, 1)
-        affine[:, :3, 3] = shift
+    affine = torch.eye(axes + 1).repeat(len(values), 1, 1)
+    affine[:, :axes, axes] = shift if axes == 3 else 0.0
     return Features.dense(
         values.flatten(1)[..., None].float(),
         grid=tuple(values.shape[1:]),
