@@ -93,6 +93,13 @@ def folder_cells(folder: Path) -> list[Path]:
     return sorted(files)
 
 
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a UTF-8 file, without the mark of its encoding. Line feeds alone end a
+    line (`str.splitlines` also cuts at signs that a text may hold: U+0085, U+2028)."""
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
 def stamp(path: Path) -> str:
     """Return the absolute path, size in bytes and time of change in ns of a file."""
     path = path.absolute()

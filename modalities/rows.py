@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .paths import FileLister, cell_files, cell_identity, stamp
+from .paths import FileLister, cell_files, cell_identity, read_lines, stamp
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def existing_folder(path: str) -> Path:
 def table_lines(file: Path, least: int, form: str) -> Iterator[tuple[int, list[str]]]:
     """Yield number and words of each line that is not blank. Raise ValueError for a line of fewer
     than `least` words; `form` describes the expected one."""
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(file), 1):
         words = line.split(maxsplit=least - 1) if least else line.split()
         if words and len(words) < least:
             raise ValueError(f"{file}, line {number}: found {line[:60]!r}, expected {form}")

@@ -88,6 +88,15 @@ def test_tasks_use_no_encoder() -> None:
     assert not {m: graph()[m] & encoders for m in tasks if graph()[m] & encoders}
 
 
+def test_lines_of_data_end_at_line_feeds() -> None:
+    """`splitlines` also cuts at signs that a text may hold (U+2028); `read_lines` does not."""
+    sources = {name: path.read_text("utf-8") for name, path in SOURCES.items()}
+    cut = [
+        name for name, text in sources.items() if ".splitlines()" in text and "read_text(" in text
+    ]
+    assert [name for name in cut if not name.startswith("scripts")] == []
+
+
 def test_only_scripts_name_the_package() -> None:
     named = [
         f"{module}:{node.lineno}"

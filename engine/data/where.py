@@ -15,6 +15,8 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from .row_errors import FAILURES
 from .wrappers import Subset, column_names
 
 BOUNDS = ("min", "max", "not")
+_TIMES = ("a date", "a time", "a time with its zone")
 
 
 _NAME = re.compile(r"[\w.-]*")
@@ -95,9 +98,9 @@ class Condition:
         if "not" in value:
             self.none_of = self._values(value["not"])
         for key, bound in (("min", self.low), ("max", self.high)):
-            if key in value and _kind(bound) not in ("a number", "a text"):
+            if key in value and _kind(bound) not in ("a number", "a text", *_TIMES):
                 raise ValueError(
-                    f"where.{column}.{key}: found {bound!r}, expected a number or text"
+                    f"where.{column}.{key}: found {bound!r}, expected a number, text or date"
                 )
 
     def _values(self, value: Any) -> list[Any]:
@@ -129,14 +132,18 @@ class Condition:
         return above and (self.high is None or cell <= self.high) and cell not in self.none_of
 
 
-_PLAIN = ("a number", "a text", "true or false")
+_PLAIN = ("a number", "a text", "true or false", *_TIMES)
 
 
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "true or false"
-    if isinstance(value, (int, float)):
+    if isinstance(value, (int, float, Decimal)):
         return "a number"
+    if isinstance(value, datetime):
+        return "a time" if value.tzinfo is None else "a time with its zone"
+    if isinstance(value, date):
+        return "a date"
     return "a text" if isinstance(value, str) else f"a {type(value).__name__}"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ...modalities.paths import read_lines
 from ..utils import ConfigError
 from .comparison import Comparison, Normalize, unspaced
 from .contact_sheet import Sheet
@@ -73,7 +74,7 @@ class SampleGrid:
 def read_predictions(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a `predictions-*.jsonl`."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from ...modalities.paths import read_lines
 from .atomic import append_line, write_text
 
 METRICS = "metrics.jsonl"
@@ -57,7 +58,7 @@ class RunLogger:
         """Drop the lines after a step (0: all of this stage): training continues from there."""
         if self._path is None or not self._path.exists():
             return
-        lines = self._path.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(self._path)
         earlier = [line for line in lines if _step(line) <= self._first_step + step]
         write_text(self._path, "".join(f"{line}\n" for line in earlier))
 
@@ -202,5 +203,5 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     path = folder / METRICS
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_lines(path)
     return [json.loads(line) for line in lines if _step(line) < sys.maxsize]

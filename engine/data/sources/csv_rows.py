@@ -1,7 +1,8 @@
 """Comma-separated values as a source.
 
-A column of numbers holds numbers; any other column holds its texts exactly as in the file. A
-row of more or fewer cells than the header is a fault of that row: nothing is shifted or filled in.
+A column of numbers holds numbers; any other column holds its texts exactly as in the file. So does
+one of numbers that floats cannot hold: an integer of 17 digits beside a fraction, `1e400`. A row
+of more or fewer cells than the header is a fault of that row: nothing is shifted or filled in.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,8 +24,10 @@ from .files import ALL, FileRows, Files, read_bytes, repeated
 INTEGER, FLOAT, TEXT = range(3)
 """Kinds of a column: a cell of a weaker kind makes the whole column of that kind."""
 
-_INTEGER = re.compile(r"0|-?[1-9]\d*")
-_FLOAT = re.compile(r"-?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
+_INTEGER = re.compile(r"0|-?[1-9]\d*", re.ASCII)
+_FLOAT = re.compile(r"-?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
+_LARGE = 15
+"""Digits of an integer that a float always holds."""
 _NOT_FINITE = frozenset(["nan", "inf", "-inf"])
 _PARSE = {INTEGER: int, FLOAT: float, TEXT: str}
 
@@ -56,6 +60,8 @@ class Csv(Files):
         for table in tables:
             for name, kind in table.kinds.items():
                 kinds[name] = max(kind, kinds.get(name, INTEGER))
+        for name in {name for table in tables for name in table.large}:
+            kinds[name] = TEXT if kinds[name] == FLOAT else kinds[name]
         for table in tables:
             table.kinds = {name: kinds[name] for name in table.columns}
             table.settings = (self.delimiter, tuple(table.kinds.items()))
@@ -72,6 +78,7 @@ class CsvRows(FileRows):
         line, header = next(lines, (1, []))
         self.columns = _header(file, line, header, delimiter)
         kinds, numbers = [INTEGER] * len(header), [False] * len(header)
+        large = [False] * len(header)  # whether a column has an integer that no float holds
         counts, first_texts = [[0, 0] for _ in header], [""] * len(header)
         for line, cells in lines:
             if len(cells) != len(header):
@@ -88,6 +95,7 @@ class CsvRows(FileRows):
                     first_texts[place] = f"line {line} holds {short_repr(cell)}"
                 if cell:
                     kinds[place] = max(kinds[place], kind)
+                    large[place] |= kind == INTEGER and len(cell) > _LARGE and not _fits(cell)
                     numbers[place] = numbers[place] or cell.lower() not in _NOT_FINITE
                     counts[place][kind == TEXT] += 1
         if self.rows and len(self.faults) == len(self.rows):
@@ -96,6 +104,7 @@ class CsvRows(FileRows):
         # other files.
         decided = zip(self.columns, kinds, numbers, strict=True)
         self.kinds = {n: TEXT if kind == FLOAT and not num else kind for n, kind, num in decided}
+        self.large = {n for n, is_large in zip(self.columns, large, strict=True) if is_large}
         self.notes = [
             f"{file.name}: the column {name!r} is one of texts, since {first} ({count[0]} of "
             f"{sum(count)} cells are numbers)"
@@ -122,7 +131,15 @@ class CsvRows(FileRows):
 def _kind(cell: str) -> int:
     if _INTEGER.fullmatch(cell):
         return INTEGER
-    return FLOAT if _FLOAT.fullmatch(cell) or cell.lower() in _NOT_FINITE else TEXT
+    if _FLOAT.fullmatch(cell):
+        return FLOAT if math.isfinite(float(cell)) else TEXT
+    return FLOAT if cell.lower() in _NOT_FINITE else TEXT
+
+
+def _fits(cell: str) -> bool:
+    """Return whether a float holds an integer."""
+    number = int(cell)
+    return abs(number) < 2**1023 and int(float(number)) == number
 
 
 def _read(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -135,6 +152,8 @@ def _read(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(
             f"{file}, line {line}: is not UTF-8 (byte {error.start}); save it as UTF-8"
         ) from error
+    if "\0" in text.partition("\n")[0]:
+        raise ValueError(f"{file}, line 1: holds NUL signs (is it UTF-16?); save it as UTF-8")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     line = 1
     with _any_size():

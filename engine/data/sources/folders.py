@@ -144,13 +144,11 @@ class Folder(Source):
         """Return the files of this kind, sorted, and the others by name with the reason."""
         files: list[Path] = []
         ignored: dict[str, str] = {}
-        visited: set[str] = set()
         for folder, inner, names in os.walk(self.folder, followlinks=True):
-            real = os.path.realpath(folder)
-            inner[:] = [] if real in visited else [d for d in inner if not d.startswith(".")]
-            if real in visited:  # a link that leads back
-                continue
-            visited.add(real)
+            # A link to a folder is that folder once more, unless it leads back to one around it.
+            around = {os.path.realpath(p) for p in (Path(folder), *Path(folder).parents)}
+            links = {d: os.path.realpath(os.path.join(folder, d)) for d in inner}  # noqa: PTH118
+            inner[:] = [d for d in inner if not d.startswith(".") and links[d] not in around]
             for file in (Path(folder, name) for name in names if not name.startswith(".")):
                 if file.suffix.lower() in self._suffixes:
                     files.append(file)

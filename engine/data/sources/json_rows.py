@@ -4,6 +4,8 @@ type."""
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from ....modalities.messages import did_you_mean
 from .files import ALL, FileRows, Files, read_bytes, repeated
 
 _BOM = b"\xef\xbb\xbf"
+_EXPONENT = re.compile(r"\d[eE]\+?\d{3}")
+"""Numbers that a float may not hold."""
 
 
 class Json(Files):
@@ -124,6 +128,8 @@ def _decode(data: bytes) -> Any:
         raise ValueError(f"is not UTF-8 (byte {error.start})") from error
     try:
         value = json.loads(text, object_pairs_hook=_object)
+        if _EXPONENT.search(text):
+            json.loads(text, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
     if "\\u" in text:
@@ -132,6 +138,13 @@ def _decode(data: bytes) -> Any:
         except UnicodeEncodeError as error:
             raise ValueError("holds half a surrogate pair, which is no character") from error
     return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"holds {text}, which is too large for a number")
+    return number
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -159,7 +172,7 @@ def _whole_file(data: bytes) -> str | None:
         value = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or len(list(_lines(data))) < 2 or b"\0" in data:
         return None
     lists = [name for name, item in value.items() if isinstance(item, list)]
     cure = f"set field: {lists[0]}" if lists else "expected lines of JSON, or a list of objects"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from .arrow import Decoder, arrow_row
 from .files import FileRows, Files
@@ -15,7 +18,20 @@ _EMPTY = ("corresponds to no data", "at least one example", "BatchSize must be g
 
 class Parquet(Files):
     """Apache Parquet, with or without 🤗 datasets' own types. Pictures and sounds are
-    `{"path":, "bytes":}`, not decoded."""
+    `{"path":, "bytes":}`, not decoded. A column is of one kind in all files."""
+
+    def read_files(self) -> Sequence[FileRows]:
+        tables = super().read_files()
+        kinds: dict[str, tuple[str, Path]] = {}
+        for file, table in zip(self.files, tables, strict=True):
+            for name, kind in getattr(table, "kinds", {}).items():
+                before, first = kinds.setdefault(name, (kind, file))
+                if kind != before:
+                    raise ValueError(
+                        f"{file}: its column {name!r} holds {kind}, that of {first.name} holds "
+                        f"{before}; write both alike, or name it differently"
+                    )
+        return tables
 
     def read_file(self, file: Path) -> FileRows:
         try:
@@ -44,6 +60,7 @@ class ArrowRows(FileRows):
 
     def __init__(self, table: Any) -> None:
         self.columns = tuple(table.column_names)
+        self.kinds = _kinds(table)
         self._decoder = Decoder(table.features)
         self._rows = table.with_format("arrow")
 
@@ -58,3 +75,25 @@ class ArrowRows(FileRows):
             return None
         narrow = self._rows.with_format("arrow", columns=[column])
         return self._decoder(arrow_row(narrow, index))[column]
+
+
+def _kinds(table: Any) -> Mapping[str, str]:
+    """Return whether the columns of a table hold numbers, texts or lists, by name; others are left
+    out."""
+    kinds = {}
+    for field in table.features.arrow_schema if table.features else ():
+        for kind, tests in _KINDS.items():
+            if any(test(field.type) for test in tests):
+                kinds[field.name] = kind
+    return kinds
+
+
+_KINDS = {
+    "numbers": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
+    "texts": (pa.types.is_string, pa.types.is_large_string),
+    "true or false": (pa.types.is_boolean,),
+    "lists": (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list),
+    "dates": (pa.types.is_date,),
+    "times": (pa.types.is_timestamp,),
+    "keys and values": (pa.types.is_struct,),
+}

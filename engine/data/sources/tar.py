@@ -76,7 +76,7 @@ class Shard(FileRows):
         self.members: dict[str, dict[str, tarfile.TarInfo]] = {}
         doubled: dict[str, str] = {}
         for member in _members(file, seekable):
-            folder, _, name = member.name.rpartition("/")
+            folder, _, name = member.name.removeprefix("./").rpartition("/")
             stem, dot, suffix = name.partition(".")
             if not (stem and dot and suffix):
                 self.ignored[f"{file.name}/{member.name}"] = "its name is not KEY.SUFFIX"
@@ -165,7 +165,14 @@ def decode_member(suffix: str, name: str, data: bytes) -> Any:
 
 
 def _text(data: bytes) -> str:
-    return data.decode("utf-8")
+    return data.decode("utf-8-sig")
+
+
+def _integer(data: bytes) -> int:
+    text = data.decode("ascii").strip()
+    if "_" in text:  # which Python passes over
+        raise ValueError(f"{text!r} is no integer")
+    return int(text)
 
 
 def _array(data: bytes) -> Any:
@@ -179,7 +186,7 @@ def _arrays(data: bytes) -> dict[str, Any]:
 
 _DECODERS: Mapping[str, Callable[[bytes], Any]] = {
     **dict.fromkeys(("txt", "text", "transcript"), _text),
-    **dict.fromkeys(("cls", "cls2", "index", "inx", "id"), int),
+    **dict.fromkeys(("cls", "cls2", "index", "inx", "id"), _integer),
     **dict.fromkeys(("json", "jsn"), decode_json),
     "npy": _array,
     "npz": _arrays,

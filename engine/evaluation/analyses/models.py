@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ....modalities.paths import read_lines
 from ....tasks.base import Task
 from ...utils import ConfigError
 from .frozen import output_features
@@ -60,7 +61,7 @@ def correct_rows(run: Path, name: str, task: Task, keys: list[str]) -> list[bool
     file = run / f"predictions-{name}.jsonl"
     if not file.is_file():
         raise ConfigError(f"runs: {file} is missing; run: sensorium evaluate {run}")
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in read_lines(file)]
     right = {line["key"]: is_right(task, line["prediction"], line["target"]) for line in lines}
     missing = [key for key in keys if key not in right]
     if missing:

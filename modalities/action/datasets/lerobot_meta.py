@@ -16,6 +16,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
+from ...paths import read_lines
+
 PLACED = ("episode_index", "length", "data/", "videos/")
 """Keys of a v3 episode's description that locate it; the statistics beside them are many."""
 
@@ -157,7 +159,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(path)
         return [json.loads(line) for line in lines if line.strip()]
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file; copy the whole folder again") from None

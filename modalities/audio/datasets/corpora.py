@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import soundfile
 
 from ...base import Source
-from ...paths import stamp
+from ...paths import read_lines, stamp
 
 
 class _Files(Source):
@@ -115,7 +115,7 @@ def _folder(path: str, split: str | None) -> Path:
 
 def _transcripts(table: Path, lower: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield the utterances of a chapter: `1272-128104-0000 MISTER QUILTER IS ...`, a line each."""
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(table), 1):
         name, _, text = line.strip().partition(" ")
         if not name:
             continue

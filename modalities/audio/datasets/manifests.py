@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...paths import read_lines
 from ...rows import ListedRows, existing_folder, table_lines
 
 
@@ -75,7 +76,7 @@ def _segments(file: Path, recordings: dict[str, str]) -> dict[str, Any]:
 
 
 def _pairs(file: Path) -> Iterator[tuple[str, str]]:
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(file):
         name, _, value = line.strip().partition(" ")
         if name:
             yield name, value.strip()
@@ -113,7 +114,7 @@ class Manifest(ListedRows):
 
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(file), 1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
