@@ -93,7 +93,7 @@ def load_split(
         check_columns(source, plan.tasks[task].task, where, training=split == TRAIN)
     streams = plan.tasks[task].task.read_streams(split == TRAIN)
     check_segments(plan, streams, source, sections[name], where)
-    _check_windows(plan.tasks[task].task, sections, name, where)
+    _check_windows(plan.tasks[task].task, sections, name, where, source)
     by = plan.recipe.train.sampler.column
     if name == TRAIN and by is not None:
         _check_by(by, column_names(source), task)
@@ -115,18 +115,27 @@ def count_rows(source: Source) -> str:
     return "a stream" if isinstance(source, StreamingSource) else f"{len(source):,} rows"
 
 
-def _check_windows(task: Task, sections: Mapping[str, DataSection], split: str, where: str) -> None:
+def _check_windows(
+    task: Task, sections: Mapping[str, DataSection], split: str, where: str, source: Source
+) -> None:
     """Raise ConfigError if a split's windows do not fit the task, or differ from those of the
-    training split in a column that the task reads."""
+    training split in a column that the task reads. A split whose rows are no frames may hold
+    windows in its cells."""
     windows = sections[split].delta_frames
     with located_errors(f"{where}.delta_frames", windows):
         task.check_windows(windows)
     trained = sections[TRAIN].delta_frames if TRAIN in sections else {}
-    for name in {*task.streams, *task.columns()} & windows.keys() & trained.keys():
-        if windows[name] != trained[name]:
+    if TRAIN not in sections or isinstance(source, StreamingSource) or not source.episodes:
+        return
+    for name in sorted({*task.streams, *task.columns()} & (windows.keys() | trained.keys())):
+        if windows.get(name) != trained.get(name):
+            here, there = (
+                "nothing" if span is None else list(span)
+                for span in (windows.get(name), trained.get(name))
+            )
             raise ConfigError(
-                f"{where}.delta_frames.{name}: found {list(windows[name])}, the training split has "
-                f"{list(trained[name])}; give all splits the same window"
+                f"{where}.delta_frames.{name}: found {here}, the training split has {there}; give "
+                "all splits the same window"
             )
 
 

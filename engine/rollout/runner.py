@@ -149,7 +149,7 @@ class Runner:
                 f"{', '.join(map(str, info)) or 'nothing'}"
             )
         value = np.asarray(info[key])
-        if value.size != 1 or value.dtype.kind not in "biuf":
+        if value.size != 1 or value.dtype.kind not in "biuf" or value.item() not in (0, 1):
             raise ConfigError(
                 f"env.success_key: {self.name} reports {info[key]!r} of {key!r}, expected one "
                 "boolean; name another key of its info"

@@ -2,14 +2,15 @@
 
 `family/task` is an environment of a modality's `envs` or of a plug-in (`metaworld/push-v3`), or of
 a class named in full (`my_file:Line/go`); any other name is passed to `gymnasium.make`. All
-are seen the same way: an observation is a dict of arrays (one that is a single array becomes
-`state`), a picture is uint8 `[H, W, 3]`.
+are seen the same way: an observation is a flat dict of arrays (one that is a single array becomes
+`state`; parts of parts, and those of a tuple, are called `robot.position`, `0`, `1`), a picture is
+uint8 `[H, W, 3]`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -65,8 +66,7 @@ class Simulator:
     def picture(self) -> np.ndarray | None:
         """Return the rendered picture, uint8 `[H, W, 3]`; None without rendering."""
         with self._located():
-            picture = self.env.render()
-            return None if picture is None else np.array(picture, np.uint8)
+            return _pixels(self.env.render())
 
     def close(self) -> None:
         with self._located():
@@ -78,9 +78,35 @@ class Simulator:
         return located_errors(location, error_class=RuntimeFailure)
 
     def _observed(self, observation: Any) -> dict[str, Any]:
-        named = isinstance(observation, Mapping)
-        values = copy.deepcopy(dict(observation) if named else {SINGLE: observation})
+        several = isinstance(observation, (Mapping, tuple))
+        values = copy.deepcopy(dict(_parts(observation)) if several else {SINGLE: observation})
         return {**values, RENDER: self.picture()} if self._rendered else values
+
+
+def _parts(observation: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the arrays of an observation, by their names; those of parts behind a dot."""
+    named = observation.items() if isinstance(observation, Mapping) else enumerate(observation)
+    for key, value in named:
+        if isinstance(value, (Mapping, tuple)):
+            yield from _parts(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _pixels(picture: Any) -> np.ndarray | None:
+    """Return a rendered picture, uint8 `[H, W, 3]`; floats in [0, 1] are scaled. Raise ValueError
+    for one of another form."""
+    if picture is None:
+        return None
+    pixels = np.array(picture)
+    if pixels.dtype.kind == "f" and pixels.size and pixels.min() >= 0 and pixels.max() <= 1:
+        pixels = np.rint(pixels * 255).astype(np.uint8)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(
+            f"render returned {pixels.dtype} {list(pixels.shape)}, expected a picture, uint8 "
+            "[H, W, 3], or floats in [0, 1]"
+        )
+    return pixels
 
 
 def env_class(name: str) -> Any | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..base import Fittable
 from .read import read
+from .tokenizers import bounds
 
 
 class Normalizer(Fittable):
@@ -20,7 +21,8 @@ class Normalizer(Fittable):
 
     how: `mean_std`, or `quantiles`: the shares `quantile` and `1 - quantile` of the values come
     to lie at -1 and 1. clip: largest size of a normalised value; it bounds what a joint that
-    hardly moved in training may do to a model. A joint that never moved is only shifted.
+    hardly moved in training may do to a model. A joint that never moved is only shifted; of one
+    that seldom moved (a gripper) the extremes take the place of equal quantiles.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ def _moments(values: np.ndarray, quantile: float) -> tuple[np.ndarray, np.ndarra
 
 
 def _bounds(values: np.ndarray, quantile: float) -> tuple[np.ndarray, np.ndarray]:
-    low, high = np.quantile(values, (quantile, 1 - quantile), axis=0)
+    low, high = bounds(values, (quantile, 1 - quantile))
     return (low + high) / 2, (high - low) / 2
 
 

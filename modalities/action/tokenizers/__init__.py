@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .base import Outline as Outline
     from .bins import BinTokenizer as BinTokenizer
     from .fast import FastTokenizer as FastTokenizer
+    from .quantiles import bounds as bounds
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -16,5 +17,6 @@ else:
             "base": ["ActionTokenizer", "Outline"],
             "bins": ["BinTokenizer"],
             "fast": ["FastTokenizer"],
+            "quantiles": ["bounds"],
         },
     )

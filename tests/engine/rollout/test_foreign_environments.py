@@ -181,7 +181,9 @@ def test_success_is_one_truth(success: Any) -> None:
     assert run("Bare-v0", options={"success": success})["success"] == 1.0
 
 
-@pytest.mark.parametrize("success", [np.array([True, False]), [1, 0], "yes", None, {}])
+@pytest.mark.parametrize(
+    "success", [np.array([True, False]), [1, 0], "yes", None, {}, 0.3, float("nan"), 7]
+)
 def test_success_of_another_form_is_refused(success: Any) -> None:
     with pytest.raises(ConfigError, match=r"env\.success_key: Bare-v0 reports .*expected one"):
         run("Bare-v0", options={"success": success})
@@ -217,3 +219,62 @@ def test_what_is_written_again_is_kept_as_it_was(tmp_path: Path) -> None:
     second, _, _ = simulator.step(np.zeros(1))
     assert first["state"].tolist() == [0, 0, 0] and second["state"].tolist() == [1, 1, 1]
     assert (first["render"] != second["render"]).any()
+
+
+A, B, C = np.zeros(3), np.ones(3), np.full(2, 2.0)
+OBSERVATIONS = [
+    (A, {"state": A}),
+    ((A, B), {"0": A, "1": B}),  # no history of two steps
+    ({"robot": {"arm": A, "hand": C}, "goal": B}, {"robot.arm": A, "robot.hand": C, "goal": B}),
+    ({"robot": (A, {"x": C})}, {"robot.0": A, "robot.1.x": C}),
+    ([1.0, 2.0], {"state": [1.0, 2.0]}),
+]
+
+
+class Seen(Bare):
+    observed: Any = None
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return self.observed, {}
+
+
+gymnasium.register("Seen-v0", entry_point=Seen, disable_env_checker=True)
+
+
+@pytest.mark.parametrize(("observed", "expected"), OBSERVATIONS)
+def test_an_observation_is_arrays_by_name(
+    observed: Any, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Seen, "observed", observed)
+    seen = Simulator("Seen-v0", Env(name="Seen-v0")).reset(0)
+    assert seen.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(seen[name], value)
+
+
+GREY = np.full((4, 6, 3), 0.5)
+PICTURES = [
+    (np.full((4, 6, 3), 128, np.uint8), True),
+    (GREY, True),
+    (GREY * 200, False),
+    (GREY.transpose(2, 0, 1), False),
+    (np.full((3, 4, 6), 128, np.uint8), False),
+    (np.full((4, 6), 128, np.uint8), False),
+    (np.full((4, 6, 3), 128, np.int64), False),
+    ([np.full((4, 6, 3), 128, np.uint8)] * 2, False),  # the frames since the last one
+]
+
+
+@pytest.mark.parametrize(("picture", "fits"), PICTURES)
+def test_a_rendered_picture_keeps_its_light_or_is_refused(
+    picture: Any, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bare, "render", lambda self: picture)
+    simulator = Simulator("Bare-v0", Env(name="Bare-v0"))
+    simulator.reset(0)
+    if fits:
+        drawn = simulator.picture()
+        assert drawn is not None and drawn.dtype == np.uint8 and (drawn == 128).all()
+    else:
+        with pytest.raises(RuntimeFailure, match=r"render returned .*expected a picture"):
+            simulator.picture()

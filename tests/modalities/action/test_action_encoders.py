@@ -131,6 +131,14 @@ def test_what_no_normalizer_learns_from(rows: Any, message: str) -> None:
         Normalizer().fit(rows)
 
 
+def test_a_joint_that_seldom_moves_is_no_constant() -> None:
+    values = np.zeros((1000, 2), np.float32)
+    values[:3, 0] = 0.04  # a gripper that opens in three steps of a thousand
+    built = Normalizer(how="quantiles")
+    built.fit([values])
+    np.testing.assert_allclose(built.encode(values)[[0, 5]], [[1, 0], [-1, 0]], atol=1e-6)
+
+
 def test_options_that_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"^quantile: found 0\.5"):
         Normalizer(quantile=0.5)
