@@ -37,15 +37,13 @@ PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Probability = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
-"""Numbers with the range in which an option makes sense: a recipe's values are checked against it
-before anything is built, `heads: found -1 (int), expected int > 0`."""
+"""Numbers with their ranges: a recipe's values are checked against them before a model is built."""
 
 Sample = dict[str, Tensor]
 """The output of a processor for one raw value; the sample cache stores it."""
 
 TO_SOURCE = "to_source"
-"""The key of a sample's matrix `[n + 1, n + 1]` to what was read, if its processor has one. The
-engine adds it beside what the processor returned; augmentations and crops move it along."""
+"""Key of a sample's matrix to what was read (`prepare_located`); what moves the sample moves it."""
 
 Annotations = Mapping[str, tuple[Any, Any]]
 """What a report draws on a raw value, by name: (prediction, reference), None where
@@ -64,8 +62,7 @@ class Processor:
         raise NotImplementedError
 
     def prepare_located(self, raw: Any) -> tuple[Sample, Tensor | None]:
-        """As `prepare`, and the matrix `[n + 1, n + 1]` from places in the sample to places in the
-        raw value; None where that is not known, or the sample holds it (`affine`)."""
+        """As `prepare`, and a matrix from the sample to `raw`; None: not known, or `affine`."""
         return self.prepare(raw), None
 
     def settings(self) -> dict[str, Any]:
@@ -143,8 +140,8 @@ class Encoder(Component, nn.Module):
     what `forward` takes beyond its batch: `hidden_states` (layers to return), `token_mask`
     (`[B, T]` bool, True = replaced by a learned mask token), `layer_hooks` (`{layer: LayerHook}`),
     `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids`); `vocabulary`: it has
-    `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`; `segments`: tokens are values
-    of one channel, grid `(channels, segments)`; `codes`: ids of its `tokenizer` (`signal_tokens.py`).
+    `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`; `segments`: tokens are
+    values of one channel, grid `(channels, segments)`; `codes`: ids of its `tokenizer`.
     time_inputs: the inputs of its batch that run along time (one is the bool mask), and the
     steps of a token.
     """
@@ -160,10 +157,10 @@ class Encoder(Component, nn.Module):
         return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
 
     def __call__(self, *args: Any, to_source: Tensor | None = None, **inputs: Any) -> Any:
-        """Return `forward`'s features. to_source: `[B, n + 1, n + 1]`, from places in the samples
-        to places in what was read: the `affine` of features that have none of their own."""
+        """Return `forward`'s features. to_source: `[B, n + 1, n + 1]`, the `affine` of features
+        that have none of their own."""
         features = super().__call__(*args, **inputs)
-        if to_source is None or not isinstance(features, Features) or features.affine is not None:
+        if to_source is None or getattr(features, "affine", 0) is not None:
             return features
         hidden = tuple(layer.replace(affine=to_source) for layer in features.hidden_states)
         return features.replace(affine=to_source, hidden_states=hidden)
