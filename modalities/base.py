@@ -156,7 +156,7 @@ class Encoder(Component, nn.Module):
         """Samples -> the keyword arguments of `forward`; equal shapes are stacked."""
         return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
 
-    def __call__(self, *args: Any, to_source: Tensor | None = None, **inputs: Any) -> Any:
+    def __call__(self, *args: Any, to_source: Any = None, **inputs: Any) -> Any:
         """Return `forward`'s features. to_source: `[B, n + 1, n + 1]`, the `affine` of features
         that have none of their own."""
         features = super().__call__(*args, **inputs)
