@@ -16,6 +16,7 @@ TASKS = {
     "grounded": "sensorium.tasks.dense.grounding:Grounding",
     "language_modeling": "sensorium.tasks.language.language_modeling:LanguageModeling",
     "localization": "sensorium.tasks.dense.detection:Detection",
+    "masked_lm": "sensorium.tasks.language.masked.masked_lm:MaskedLM",
     "regression": "sensorium.tasks.supervised.regression:Regression",
     "segmentation": "sensorium.tasks.dense.segmentation:Segmentation",
     "signal_generation": "sensorium.tasks.language.signal_generation:SignalGeneration",

@@ -1,8 +1,9 @@
 """The contract of a task: its streams, its loss, its predictions, its metrics.
 
-A task sees encoders only through `Context.encode` and decoders only through `Context.decoder`;
-it knows neither a modality nor a model's name. The engine reads the declarations (`streams`,
-`decoders`, `head_uses`), builds the parts that they need, and calls the methods in this order:
+A task sees encoders only through `Context.encode` (those with a vocabulary also through
+`Context.encoder`) and decoders only through `Context.decoder`; it knows neither a modality nor a
+model's name. The engine reads the declarations (`streams`, `decoders`, `head_uses`), builds the
+parts that they need, and calls the methods in this order:
 
 1. `prepare(row, tools, rng)` in a loader worker: an `Example` of one row.
 2. `loss(batch, ctx)` in training, or `predict(batch, ctx)` and `metrics()` in evaluation.
@@ -34,6 +35,7 @@ from .uses import ChunkSpec as ChunkSpec
 from .uses import DecoderUse as DecoderUse
 from .uses import HeadUse as HeadUse
 from .uses import StreamUse as StreamUse
+from .uses import VocabularyEncoder as VocabularyEncoder
 
 Row = Mapping[str, Any]
 
@@ -65,6 +67,11 @@ class Context(Protocol):
 
     def sample(self, stream: str, view: str = "main") -> EncoderInputs:
         """Return the batch's own tensors of a stream, such as token ids."""
+        ...
+
+    def encoder(self, stream: str) -> VocabularyEncoder:
+        """Return the encoder of a text stream that the task uses with `vocabulary`, to embed ids,
+        encode them and score hidden states."""
         ...
 
     def decoder(self, name: str = BACKBONE) -> Backbone:

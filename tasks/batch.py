@@ -31,9 +31,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Tools:
-    """Tools of `Task.prepare` beside the row: the tokenizers of the decoders, by name."""
+    """Tools of `Task.prepare` beside the row: the tokenizers of the decoders, and of the encoders
+    of text streams, by name."""
 
     tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)
+    stream_tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)
 
     def tokenizer(self, decoder: str = BACKBONE) -> Tokenizer:
         """Return the tokenizer of a decoder. Raise ValueError if the recipe has no such decoder."""

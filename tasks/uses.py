@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from ..modalities.base import Features
 
 BACKBONE = "backbone"
 """The name of the decoder that a recipe's `backbone` section describes."""
@@ -72,3 +77,35 @@ class ChunkSpec:
     length: int
     overlap: int
     limit: int
+
+
+class VocabularyEncoder(Protocol):
+    """An encoder of a text stream that supports `vocabulary`, as a task sees it.
+
+    dim: width of its tokens. batch_invariant: see `modalities.base.Encoder`. processor: has the
+    `tokenizer` whose ids it reads.
+    """
+
+    dim: int
+    batch_invariant: bool
+    supports: frozenset[str]
+
+    @property
+    def processor(self) -> Any: ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return embeddings `[..., L, E]` of ids `[..., L]`."""
+        ...
+
+    def logits(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Return logits `[..., V]` of hidden `[..., D]`, or `[..., len(ids)]` of some ids."""
+        ...
+
+    def __call__(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        hidden_states: Sequence[int] = (),
+        layer_hooks: Mapping[int, Any] | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Features: ...

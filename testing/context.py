@@ -37,6 +37,8 @@ class StubContext:
         teachers: Collection[str] = (),
     ) -> None:
         self.features, self.teachers = features, teachers
+        self.encoders: dict[str, Any] = {}
+        self.samples: dict[str, Any] = {}
         self.decoders = {} if decoder is None else {BACKBONE: decoder}
         self.generator = torch.Generator().manual_seed(0)
 
@@ -63,8 +65,23 @@ class StubContext:
 
     __call__ = encode
 
+    def reading(self, stream: str, encoder: Any, texts: Sequence[str]) -> Self:
+        """Return the same context with the encoder of a text stream, and texts as its samples."""
+        context = copy.copy(self)
+        context.encoders = {**self.encoders, stream: encoder}
+        samples = [encoder.processor.prepare(text) for text in texts]
+        device = next(encoder.parameters()).device
+        batch = {name: value.to(device) for name, value in encoder.collate(samples).items()}
+        context.samples = {**self.samples, stream: batch}
+        return context
+
     def sample(self, stream: str, view: str = "main") -> Any:
-        raise KeyError(f"{stream}: the stub has features and no samples")
+        if stream not in self.samples:
+            raise KeyError(f"{stream}: the stub has features and no samples")
+        return self.samples[stream]
+
+    def encoder(self, stream: str) -> Any:
+        return self.encoders[stream]
 
     def decoder(self, name: str = BACKBONE) -> Any:
         if name not in self.decoders:

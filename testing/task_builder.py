@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..backbones.base import Backbone
+from ..backbones.encoder import BackboneEncoder
 from ..engine.recipe import (
     ComponentPath,
     Modules,
@@ -81,6 +82,7 @@ class TaskBuilder:
             rows = (self.plan.task.fit_examples(argument, row) for row in self.rows)
             fittable.fit(example for examples in rows for example in examples)
         self.decoders = {name: self.make_decoder() for name in self.plan.task.decoders}
+        self.encoders = {name: self.make_encoder() for name in self.text_streams()}
         self.task = self.compose(self.plan, self.decoders)
 
     def make_plan(self) -> TaskPlan:
@@ -94,6 +96,16 @@ class TaskBuilder:
         section = Section.model_validate({**options, "type": self.decoder_type})
         decoder: Decoder = plan_part(part, section, "decoder", ComponentPath("backbone")).build()
         return decoder.eval()
+
+    def text_streams(self) -> list[str]:
+        """Return the streams whose encoder the task uses by its vocabulary."""
+        uses = self.plan.task.streams.items()
+        return [name for name, use in uses if use.supports & {"vocabulary", "inputs_embeds"}]
+
+    def make_encoder(self) -> BackboneEncoder:
+        backbone = self.make_decoder()
+        assert isinstance(backbone, Backbone)
+        return BackboneEncoder(backbone=backbone)
 
     def compose(self, plan: TaskPlan, decoders: Mapping[str, Decoder], seed: int = 0) -> Task:
         """Build what depends on the model: inner parts, the task's own modules, heads."""
@@ -132,7 +144,10 @@ class TaskBuilder:
     ) -> Batch:
         """Return rows as the loader hands them to the task, without their streams."""
         backbones = {k: d for k, d in self.decoders.items() if isinstance(d, Backbone)}
-        tools = Tools({name: backbone.tokenizer for name, backbone in backbones.items()})
+        tools = Tools(
+            {name: backbone.tokenizer for name, backbone in backbones.items()},
+            {name: encoder.backbone.tokenizer for name, encoder in self.encoders.items()},
+        )
         examples = [
             task.prepare(row, tools, np.random.default_rng(i) if training else None)
             for i, row in enumerate(rows)
@@ -173,6 +188,9 @@ class TaskBuilder:
         teachers = [name for name, use in self.task.streams.items() if use.role == "teacher"]
         context = StubContext(features, teachers=teachers)
         context.decoders = dict(self.decoders if decoders is None else decoders)
+        for name, encoder in self.encoders.items():
+            texts = [f"a text, {i}" for i in range(len(features[name].tokens))]
+            context = context.reading(name, encoder, texts)
         return context
 
     def loss(

@@ -130,7 +130,11 @@ def _check_training(builder: TaskBuilder, name: str) -> None:
         total = builder.loss(features=features).total
         check_gradients(task, [total], zeros=True)
         for stream, inputs in features.items():
-            _check_stream(stream, task.streams[stream], inputs)
+            if stream not in builder.encoders:
+                _check_stream(stream, task.streams[stream], inputs)
+        for stream, encoder in builder.encoders.items():
+            trained = any(p.grad is not None for p in encoder.parameters())
+            expect(trained, f"no gradient reaches the encoder of {stream}")
         for key, use in task.decoders.items():
             trained = any(p.grad is not None for p in decoders[key].parameters())
             expect(trained or use.role != "student", f"no gradient reaches the decoder {key}")
@@ -204,6 +208,8 @@ def _check_meta(builder: TaskBuilder, name: str) -> None:
         }
         for decoder in builder.decoders.values():
             decoder.to("meta")
+        for encoder in builder.encoders.values():
+            encoder.to("meta")
         total = task.loss(batch, builder.context(batch.features)).total
         expect(total.is_meta, "total is not on the meta device")
         if total.requires_grad:

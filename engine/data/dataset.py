@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -276,7 +276,10 @@ def task_dataset(
     chosen = task.read_streams(training) if streams is None else streams
     readers = stream_readers(plan, encoders, chosen, augment=augment)
     seed, many = plan.recipe.train.seed, frozenset(n for n in readers if task.streams[n].many)
-    return TaskDataset(source, readers, name, task, plan.tools, training, seed, many=many)
+    tokenizers = {n: getattr(e.processor, "tokenizer", None) for n, e in encoders.items()}
+    present = {n: tokenizer for n, tokenizer in tokenizers.items() if tokenizer is not None}
+    tools = replace(plan.tools, stream_tokenizers=present)
+    return TaskDataset(source, readers, name, task, tools, training, seed, many=many)
 
 
 def stream_readers(

@@ -13,7 +13,7 @@ from ...modalities.base import Decoder, Features
 from ...modalities.groups import EncoderInputs
 from ...tasks.base import Task
 from ...tasks.batch import Batch
-from ...tasks.uses import BACKBONE
+from ...tasks.uses import BACKBONE, VocabularyEncoder
 from ..recipe import ResolvedRecipe
 from ..utils import derive_seed
 from .grad_cache import checkpointed_chunks
@@ -84,6 +84,9 @@ class ModelContext:
 
     def sample(self, stream: str, view: str = "main") -> EncoderInputs:
         return self.batch.streams[stream][view]
+
+    def encoder(self, stream: str) -> VocabularyEncoder:
+        return cast(VocabularyEncoder, self.model.stream(stream).encoder)
 
     def decoder(self, name: str = BACKBONE) -> Backbone:
         return cast(Backbone, self.model.decoder(name))

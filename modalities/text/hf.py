@@ -30,7 +30,7 @@ from ..submodules import (
 )
 from ..text_processor import TextProcessor, collate_ids
 from .repo_id import parse_repo_id
-from .towers import TextTrial, class_of, try_text
+from .towers import TextTrial, check_length, class_of, try_text
 
 
 class HubText(Encoder):
@@ -222,6 +222,7 @@ class HubText(Encoder):
         hidden_states, layer_hooks: layers, 0 the first, -1 the last. inputs_embeds: `[B, L, E]`, in
         place of the ids' embeddings.
         """
+        check_length(self.kind, positions(self.encoder), inputs_embeds)
         with hooked(self.blocks(), layer_hooks, 0, mask):
             out = self._run(ids, mask, inputs_embeds, bool(hidden_states))
         if (width := out.last_hidden_state.shape[-1]) != self.dim:

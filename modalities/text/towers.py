@@ -44,6 +44,15 @@ class _Direct:
         self.from_config, self.from_pretrained = kind._from_config, kind.from_pretrained
 
 
+def check_length(kind: str, limit: int | None, embeds: torch.Tensor | None) -> None:
+    """Raise ValueError for embeddings `[B, L, E]` of more tokens than a model has positions."""
+    if embeds is not None and limit is not None and embeds.shape[1] > limit:
+        raise ValueError(
+            f"{kind}: found {embeds.shape[1]} embeddings, the model has {limit} positions; shorten "
+            "the text or what stands in front of it"
+        )
+
+
 ROWS = 64
 """Rows of the table of a small copy."""
 

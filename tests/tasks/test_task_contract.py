@@ -95,6 +95,23 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "localization": [{"input": "image"}, {"input": "state", "target": "found", "l1": 0.0}],
+    "masked_lm": [
+        {},
+        {
+            "before": ["image"],
+            "conditions": {"language": ["de", "sw"]},
+            "pretext": [
+                {"type": "condenser", "early": 0},
+                {"type": "decoder", "feed": "embeddings"},
+                {"type": "enhanced"},
+                {"type": "weak", "layers": 1},
+                {"type": "bow"},
+                {"type": "sections", "columns": {"question": 0.5}},
+                {"type": "future", "tokens": 2},
+            ],
+        },
+        {"pretext": [{"type": "visible"}], "weight": 0.0},
+    ],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
     "segmentation": [{"input": "image", "mask": "state"}],
     "signal_generation": [
@@ -116,6 +133,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "grounded": {"axes": 3, "sums_rows": False},
     "language_modeling": {"sums_rows": False},  # corruptions are drawn by the row's place
     "localization": {"axes": 3},
+    "masked_lm": {"sums_rows": False},  # masks are drawn for a batch
     "segmentation": {"axes": 3},
 }
 QUESTION = {"question": "what?", "instruction": "push it", "x": 2}

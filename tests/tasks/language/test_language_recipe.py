@@ -8,13 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+from sensorium.engine.model import build
 from sensorium.modalities.text.tokenizers import PretrainedTokenizer
 from sensorium.tasks.language import Markers
 from sensorium.testing.context import prepare_batch
-from sensorium.tests.tasks.language.tiny import BERT, GPT2, ROWS, T5, backbone_of, built
+from sensorium.tests.tasks.language.tiny import (
+    BERT,
+    GPT2,
+    ROWS,
+    SMALL,
+    T5,
+    backbone_of,
+    built,
+)
 
 
 def test_pretrained_sentinels_are_reused() -> None:
@@ -108,5 +118,65 @@ def test_a_masked_backbone_is_refused_by_name(tmp_path: Any) -> None:
     values = recipe("causal", str(data), "causal")
     values["backbone"] = {"type": "masked", "config": BERT, "tokenizer": "bytes", "weights": "none"}
     with pytest.raises(ConfigError, match="causal") as error:
+        check(parse_recipe(values))
+    assert "\n" not in str(error.value)
+
+
+TEXT_ENCODER = {
+    "type": "transformers",
+    "config": {"model_type": "xlm-roberta", **SMALL},
+    "tokenizer": "bytes",
+    "weights": "none",
+    "lm_head": True,
+    "max_length": 60,
+}
+
+
+def masked_recipe(data: str, encoder: dict[str, Any], **options: Any) -> dict[str, Any]:
+    task = {"type": "masked_lm", **options}
+    task["data"] = {split: {"source": "json", "path": data} for split in ("train", "test")}
+    return {
+        "inputs": {"text": {"modality": "text", "encoder": encoder}},
+        "tasks": {"masked": task},
+        "train": {"steps": 12, "batch_size": 4, "optimizer": {"lr": 0.02}, "log_every": 1},
+    }
+
+
+def test_an_encoder_is_trained_exported_and_continued(tmp_path: Any) -> None:
+    """The disposable decoders stay behind; masked-LM training goes on from the encoder alone."""
+    from sensorium import load
+    from sensorium.engine.evaluation import evaluate
+    from sensorium.engine.recipe import parse_recipe
+    from sensorium.engine.training import check, train
+
+    data = tmp_path / "texts.jsonl"
+    data.write_text("\n".join(json.dumps(row) for row in ROWS[:3] * 4))
+    pretext = [{"type": "enhanced"}, {"type": "condenser", "early": 0}]
+    values = masked_recipe(str(data), TEXT_ENCODER, pretext=pretext)
+    check(parse_recipe(values))
+    train(parse_recipe(values), tmp_path / "run", show=False)
+    model = load(tmp_path / "run").model
+    scores = evaluate(model)["masked"]
+    assert scores["loss"] < scores["untrained_loss"] - 0.3
+    assert 0 < scores["unigram_loss"] < math.log(260)
+    assert {"accuracy", "enhanced_loss", "condenser_loss"} <= set(scores)
+    alone = masked_recipe(str(data), {**TEXT_ENCODER, "weights": f"{tmp_path / 'run'}:text"})
+    continued = build(parse_recipe(alone))
+    before, after = (m.stream("text").encoder.state_dict() for m in (model, continued))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    again = evaluate(continued.eval())["masked"]
+    assert again["loss"] == pytest.approx(scores["loss"], rel=1e-4)
+
+
+def test_an_encoder_without_a_vocabulary_is_refused_by_name(tmp_path: Any) -> None:
+    from sensorium.engine.recipe import parse_recipe
+    from sensorium.engine.training import check
+    from sensorium.engine.utils import ConfigError
+
+    data = tmp_path / "texts.jsonl"
+    data.write_text(json.dumps(ROWS[0]))
+    values = masked_recipe(str(data), {**TEXT_ENCODER, "lm_head": False})
+    with pytest.raises(ConfigError, match=r"needs vocabulary of inputs\.text\.encoder") as error:
         check(parse_recipe(values))
     assert "\n" not in str(error.value)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from sensorium.backbones.base import Backbone
 from sensorium.engine.recipe import ComponentPath, Section, find, plan_part
+from sensorium.tasks.base import Task
+from sensorium.tasks.batch import Batch, Tools
 from sensorium.tasks.language import LanguageModeling
 
 TEXTS = ["a red circle", "two small blue squares", "Привет, мир и дом", "x", "한국어 문장 하나"]
@@ -37,3 +41,40 @@ def built(backbone: Backbone, *names: str, **options: Any) -> LanguageModeling:
     task = LanguageModeling(objectives=dict.fromkeys(names, 1.0), **options)
     task.build({}, {"backbone": backbone})
     return task
+
+
+SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+SMALL |= {"num_attention_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0}
+SMALL |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "bert": SMALL,
+    "roberta": SMALL,
+    "xlm-roberta": SMALL,
+    "electra": {**SMALL, "embedding_size": 16},
+    "deberta-v2": {**SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "modernbert": {**SMALL, "attention_dropout": 0.0, "num_attention_heads": 2},
+    "eurobert": {**SMALL, "num_key_value_heads": 2, "head_dim": 8},
+    "xmod": {**SMALL, "languages": ["en", "de"], "default_language": "en"},
+}
+"""Tiny models with a masked-LM head, by their `model_type`."""
+
+
+def encoder_of(kind: str = "bert", **options: Any) -> Any:
+    """Return the encoder of a text stream with its masked-LM head, which reads bytes."""
+    config = {"model_type": kind, **ENCODERS[kind], **options}
+    values = {"type": "transformers", "config": config, "tokenizer": "bytes", "weights": "none"}
+    section = Section.model_validate({**values, "lm_head": True, "max_length": 60})
+    torch.manual_seed(0)
+    part = find("text_encoder", "transformers", "x")
+    path = ComponentPath("inputs.text.encoder")
+    return plan_part(part, section, "encoder", path).build().eval()
+
+
+def text_batch(
+    task: Task, rows: Sequence[Mapping[str, Any]], encoder: Any, training: bool = True
+) -> Batch:
+    """Return the labels of rows, whose texts a context reads (`StubContext.reading`)."""
+    tools = Tools({}, {"text": encoder.processor.tokenizer})
+    rng = np.random.default_rng(0) if training else None
+    names = [str(i) for i in range(len(rows))]
+    return Batch.of("task", names, [task.prepare(row, tools, rng) for row in rows])

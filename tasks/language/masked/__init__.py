@@ -1,0 +1,21 @@
+"""Objectives of encoders with a vocabulary: masked tokens, disposable decoders, replaced tokens."""
+
+from typing import TYPE_CHECKING
+
+from ....lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .masked_lm import MaskedLM as MaskedLM
+    from .metrics import MaskedMetrics as MaskedMetrics
+    from .text import MaskRule as MaskRule
+    from .text import TextIds as TextIds
+    from .text import encode_text as encode_text
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "masked_lm": ["MaskedLM"],
+            "metrics": ["MaskedMetrics"],
+            "text": ["MaskRule", "TextIds", "encode_text"],
+        },
+    )

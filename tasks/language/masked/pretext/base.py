@@ -1,0 +1,97 @@
+"""The contract of a disposable decoder: it reads an encoder's states in training and is not part
+of the encoder, whose saved tensors stay the same.
+
+Legend: `B` rows, `L` tokens, `D` width of a state, `E` width of an embedding, `N` predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .....modalities.base import Features
+from ....base import Row, Tools, VocabularyEncoder
+from ..text import TextIds, vector_of
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A text as a disposable decoder sees it.
+
+    text: the original. chosen: `[B, L]`, tokens that were masked. corrupted: the ids that the
+    encoder read. features: its states, with the hidden layers that the decoders asked for.
+    labels: what `Pretext.prepare` made, collated, with masks. generator: for draws, on the CPU.
+    """
+
+    encoder: VocabularyEncoder
+    text: TextIds
+    chosen: Tensor
+    corrupted: Tensor
+    features: Features
+    generator: torch.Generator
+    labels: Mapping[str, tuple[Tensor, Tensor]]
+
+    @property
+    def vector(self) -> Tensor:
+        """`[B, D]`, the text's vector."""
+        return vector_of(self.features)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """values `[N]`: a loss a prediction. rows `[N]`: its row of the batch."""
+
+    values: Tensor
+    rows: Tensor
+
+    def mean(self) -> Tensor:
+        return self.values.sum() / max(1, len(self.values))
+
+
+class Pretext(nn.Module):
+    """Base class of disposable decoders.
+
+    needs_layers: hidden layers of the encoder. hides_masks: mask tokens are kept out of the
+    encoder, which then reads the others at their own positions.
+    """
+
+    needs_layers: tuple[int, ...] = ()
+    hides_masks: ClassVar[bool] = False
+
+    def build(self, dim: int) -> None:
+        """Create the modules for an encoder of width `dim`."""
+        raise NotImplementedError
+
+    def columns(self) -> tuple[str, ...]:
+        return ()
+
+    def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> dict[str, Tensor]:
+        """Return further labels of a row, by name."""
+        return {}
+
+    def losses(self, encoded: Encoded) -> Losses:
+        """Return the losses of what the decoder predicts."""
+        raise NotImplementedError
+
+    def measures(self, encoded: Encoded) -> dict[str, Tensor]:
+        """Return further numbers `[B]` for an evaluation, by name."""
+        return {}
+
+
+def token_losses(
+    encoder: VocabularyEncoder, hidden: Tensor, ids: Tensor, positions: Tensor
+) -> tuple[Losses, Tensor]:
+    """Return the cross-entropy of ids `[B, L]` from states `[B, L, D]` at positions `[N]` of the
+    flattened rows, by the encoder's own vocabulary, in float32; and whether each id has the largest
+    logit."""
+    logits = encoder.logits(hidden.flatten(0, 1)[positions]).float()  # [N, V]
+    labels = ids.flatten()[positions]
+    rows = positions // max(1, ids.shape[1])
+    losses = Losses(F.cross_entropy(logits, labels, reduction="none"), rows)
+    return losses, logits.detach().argmax(-1) == labels

@@ -1,0 +1,193 @@
+"""The ids of a text stream: drawn masks, corrupted copies, and their states.
+
+Legend: `B` rows, `L` tokens of the longest text, `P` tokens docked in front, `E` width of an
+embedding, `D` width of a state, `N` chosen positions.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ....modalities.base import Features
+from ....modalities.groups import EncoderInputs, groups_of, merge
+from ...base import Context, VocabularyEncoder
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """prob: of each token to be chosen; of the chosen ones `random` become another token and
+    `keep` stay, the others become the mask token (BERT: 0.15, 0.1, 0.1)."""
+
+    prob: float = 0.15
+    random: float = 0.1
+    keep: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.prob < 1:
+            raise ValueError(f"mask_prob: found {self.prob}, expected 0 or more and below 1")
+        if self.random < 0 or self.keep < 0 or self.random + self.keep > 1:
+            raise ValueError(
+                f"random_prob and keep_prob: found {self.random} and {self.keep}, expected two "
+                "numbers of sum 1 or less"
+            )
+
+
+@dataclass(frozen=True)
+class TextIds:
+    """ids `[B, L]`, mask `[B, L]` (real), special `[B, L]`: tokens of the tokenizer's template and
+    padding, which are never chosen."""
+
+    ids: Tensor
+    mask: Tensor
+    special: Tensor
+
+    @classmethod
+    def of(cls, inputs: EncoderInputs, encoder: VocabularyEncoder) -> Self:
+        """Return the ids of a batch's samples, padded if they were kept apart by shape."""
+        tokenizer = encoder.processor.tokenizer
+        parts = [(rows, Features(t["ids"][..., None], t["mask"])) for rows, t in groups_of(inputs)]
+        first, *more = parts
+        whole = merge([(rows or [], f) for rows, f in parts]) if more else first[1]
+        ids, mask = whole.tokens[..., 0], whole.mask
+        ids = ids.masked_fill(~mask, tokenizer.pad_id) if more else ids
+        special = ~mask
+        for number in special_ids(tokenizer):
+            special = special | (ids == number)
+        return cls(ids, mask, special)
+
+    def hiding(self, chosen: Tensor) -> Self:
+        """Return the text whose chosen tokens nothing attends to; the others stay in their
+        places."""
+        return replace(self, mask=self.mask & ~chosen)
+
+    def choose(self, prob: float, generator: torch.Generator | None) -> Tensor:
+        """Return bool `[B, L]`: ordinary tokens drawn with probability `prob`, at least one of a
+        row that has any. Without a generator the draws depend on a row's ids alone."""
+        draws = self._draws(generator).to(self.ids.device).masked_fill(self.special, 2.0)
+        chosen = draws < prob
+        if prob:
+            places = torch.arange(draws.shape[1], device=draws.device)
+            first = (places == draws.argmin(1, keepdim=True)) & ~self.special
+            chosen = chosen | (first & ~chosen.any(1, keepdim=True))
+        return chosen
+
+    def _draws(self, generator: torch.Generator | None) -> Tensor:
+        if generator is not None or self.ids.is_meta:
+            return torch.rand(self.ids.shape, generator=generator)
+        rows = [row.tobytes() for row in self.ids.masked_fill(~self.mask, -1).cpu().numpy()]
+        seeds = [zlib.crc32(row.rstrip(b"\xff")) for row in rows]
+        width = self.ids.shape[1]
+        return torch.stack(
+            [torch.rand(width, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        )
+
+    def corrupt(
+        self, chosen: Tensor, rule: MaskRule, mask_id: int, size: int, generator: torch.Generator
+    ) -> Tensor:
+        """Return ids `[B, L]` with the chosen ones replaced by a rule; `size`: ids to draw from."""
+        draws = torch.rand(self.ids.shape, generator=generator).to(self.ids.device)
+        other = torch.randint(size, self.ids.shape, generator=generator).to(self.ids.device)
+        masked = self.ids.masked_fill(chosen & (draws >= rule.random + rule.keep), mask_id)
+        return torch.where(chosen & (draws < rule.random), other, masked)
+
+    def with_ids(self, ids: Tensor) -> Self:
+        return replace(self, ids=ids)
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Return the ids of a tokenizer's template, padding and mask, which are no text."""
+    known = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.mask_id)
+    return frozenset(number for number in known if number is not None)
+
+
+def ordinary_ids(inputs: EncoderInputs, special: Collection[int]) -> Iterator[Tensor]:
+    """Yield the real ids of each group of samples, without the special ones."""
+    for _, tensors in groups_of(inputs):
+        ids = tensors["ids"][tensors["mask"]]
+        yield ids[~torch.isin(ids, torch.tensor(sorted(special)))]
+
+
+def positions_of(chosen: Tensor) -> Tensor:
+    """Return the places `[N]` of True in a flattened tensor; of the meta device, which has no
+    values, those of one element in eight."""
+    if chosen.is_meta:
+        return torch.arange(max(1, chosen.numel() // 8), device="meta")
+    return chosen.flatten().nonzero().squeeze(1)
+
+
+@dataclass(frozen=True)
+class Docked:
+    """Streams in front of the text: embeddings `[B, P, E]` and mask `[B, P]`."""
+
+    embeds: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, streams: Sequence[str], ctx: Context) -> Self | None:
+        features = [ctx.encode(name) for name in streams]
+        if not features:
+            return None
+        embeds = torch.cat([f.tokens.masked_fill(~f.mask[..., None], 0) for f in features], 1)
+        return cls(embeds, torch.cat([f.mask for f in features], 1))
+
+
+def encode_text(
+    encoder: VocabularyEncoder,
+    text: TextIds,
+    *,
+    docked: Docked | None = None,
+    embeds: Tensor | None = None,
+    hidden_states: Sequence[int] = (),
+) -> Features:
+    """Return the states of a text `[B, L, D]`, which sees what is docked in front of it.
+
+    embeds: `[B, L, E]`, in place of the ids' embeddings. The rows of an encoder whose features
+    padding changes are encoded by length.
+    """
+    options: dict[str, Any] = {"hidden_states": tuple(hidden_states)} if hidden_states else {}
+    if docked is not None:
+        embeds = encoder.embed(text.ids) if embeds is None else embeds
+        if docked.embeds.shape[-1] != embeds.shape[-1]:
+            raise ValueError(
+                f"before: its streams are {docked.embeds.shape[-1]} wide, the text's embeddings "
+                f"{embeds.shape[-1]}; take an encoder whose two widths are one"
+            )
+        count = docked.mask.shape[1]
+        whole = Features(
+            torch.cat([docked.embeds.to(embeds.dtype), embeds], 1),
+            torch.cat([docked.mask, text.mask], 1),
+        )
+        ids = torch.cat([text.ids[:, :1].expand(-1, count), text.ids], 1)
+        out = encoder(ids=ids, mask=whole.mask, inputs_embeds=whole.tokens, **options)
+        return _after(out, count)
+    if embeds is not None:
+        return encoder(ids=text.ids, mask=text.mask, inputs_embeds=embeds, **options)
+    if encoder.batch_invariant or text.ids.is_meta:
+        return encoder(ids=text.ids, mask=text.mask, **options)
+    places = torch.arange(1, text.mask.shape[1] + 1, device=text.mask.device)
+    lengths = (places * text.mask).amax(1).tolist()
+    groups = {n: [i for i, length in enumerate(lengths) if length == n] for n in set(lengths)}
+    parts = [
+        (rows, encoder(ids=text.ids[rows, :n], mask=text.mask[rows, :n], **options))
+        for n, rows in groups.items()
+    ]
+    return merge(parts) if len(parts) > 1 else parts[0][1]
+
+
+def _after(features: Features, count: int) -> Features:
+    """Return the features behind the first `count` positions, pooled at the first of them."""
+    layers = tuple(_after(layer, count) for layer in features.hidden_states)
+    tokens, mask = features.tokens[:, count:], features.mask[:, count:]
+    pooled = None if features.pooled is None else tokens[:, 0]
+    return features.replace(tokens=tokens, mask=mask, pooled=pooled, hidden_states=layers)
+
+
+def vector_of(features: Features) -> Tensor:
+    """Return the vector `[B, D]` of a text: the encoder's own, or its first position's state."""
+    return features.tokens[:, 0] if features.pooled is None else features.pooled
