@@ -27,6 +27,8 @@ from ..modalities.base import Features, Sample
 from ..modalities.base import Loss as Loss
 from ..modalities.groups import EncoderInputs
 from ..modalities.signal_tokens import SignalTokenizer
+from .abilities import Baselines as Baselines
+from .abilities import ExportsMaps as ExportsMaps
 from .batch import Batch as Batch
 from .batch import Example as Example
 from .batch import Tools as Tools
@@ -257,21 +259,6 @@ class DatasetMetrics(Protocol):
     ) -> dict[str, float]: ...
 
 
-@runtime_checkable
-class Baselines(Protocol):
-    """A task whose evaluation also scores the model before its training, and a model that knows
-    only how often each token occurs."""
-
-    untrained_metrics: ClassVar[tuple[str, ...]]
-    """The metrics that are compared, `untrained_NAME`."""
-
-    def unigram_metrics(
-        self, training: Iterable[Batch], held_out: Iterable[Batch]
-    ) -> dict[str, float]:
-        """Return metrics, `unigram_NAME`, of the frequencies of tokens in the training split."""
-        ...
-
-
 @dataclass(frozen=True)
 class Unit:
     """What of a prediction is explained by itself: a word, a label, a number.
@@ -294,14 +281,4 @@ class Explains(Protocol):
     def unit_scores(self, batch: Batch, ctx: Context, units: Sequence[Unit]) -> Tensor:
         """Return `[B, U]`, the log-probability (or the value) of each unit in each row, with a
         graph."""
-        ...
-
-
-@runtime_checkable
-class ExportsMaps(Protocol):
-    """A task whose predictions hold maps, written by `generate --out FOLDER` as files."""
-
-    def export_maps(self, prediction: Any) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Return values on a grid, and the matrix from there to the world of the first stream,
-        by name."""
         ...

@@ -277,8 +277,7 @@ def task_dataset(
     readers = stream_readers(plan, encoders, chosen, augment=augment)
     seed, many = plan.recipe.train.seed, frozenset(n for n in readers if task.streams[n].many)
     tokenizers = {n: getattr(e.processor, "tokenizer", None) for n, e in encoders.items()}
-    present = {n: tokenizer for n, tokenizer in tokenizers.items() if tokenizer is not None}
-    tools = replace(plan.tools, stream_tokenizers=present)
+    tools = replace(plan.tools, stream_tokenizers={n: t for n, t in tokenizers.items() if t})
     return TaskDataset(source, readers, name, task, tools, training, seed, many=many)
 
 

@@ -57,10 +57,7 @@ KINDS = {
     "analysis": Kind("sensorium.engine.evaluation.analyses.catalogue:ANALYSES"),
     "transform": Kind("sensorium.engine.model.transforms.catalogue:TRANSFORMS"),
     "task": Kind("sensorium.tasks:TASKS", "sensorium.tasks.base:Task"),
-    "pretext": Kind(
-        "sensorium.tasks.language.masked.pretext:PRETEXTS",
-        "sensorium.tasks.language.masked.pretext.base:Pretext",
-    ),
+    "pretext": Kind("sensorium.tasks.language.masked.pretext:PRETEXTS"),
     "source": Kind("sensorium.engine.data:SOURCES", field="sources"),
     "env": Kind(field="envs"),
     "encoder": Kind(base="sensorium.modalities.base:Encoder", field="encoders", scoped=True),
