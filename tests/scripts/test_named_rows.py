@@ -49,6 +49,9 @@ ENCODERS = [
     "vision/siglip2_vision_model",
     "vision/qwen2_vl",
     "vision/llava",
+    "vision/timesformer",
+    "vision/videomae",
+    "vision/vivit",
 ]
 ROWS = [
     *(f"causal/{name}" for name in CAUSAL),
