@@ -1,7 +1,9 @@
-"""How sparse the activations of a model are, and how its routers choose.
+"""How sparse the activations of a model are, how its routers choose, and how much the loss depends
+on the weights of each layer.
 
 Luo et al., "Sparsing Law: Towards Large Language Models with Greater Activation Sparsity", 2024;
-Xue et al., "OpenMoE: An Early Effort on Open Mixture-of-Experts Language Models", 2024.
+Xue et al., "OpenMoE: An Early Effort on Open Mixture-of-Experts Language Models", 2024; Lodha et
+al., "On Surgical Fine-tuning for Language Encoders", 2023.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ...utils import autocast
 from ..taps import hooked_activations
 from .subject import Subject
 
@@ -41,6 +45,45 @@ def sparsity(
         ratio = math.exp(loss - whole)
         rows.append({"layer": name, "sparsity": share, "perplexity_ratio": ratio})
     return rows
+
+
+def fisher(subject: Subject, part: str | None = None, save: str | None = None) -> Rows:
+    """Layers by their Fisher information, the largest first: the gradients of the loss of each row,
+    squared, averaged over the rows and summed over the weights of a layer.
+
+    The first layers of the table are those to tune where few may train, e.g.
+    `train_only: {layers: [1, 3]}`. part: a decoder or a stream. save: a safetensors file for the
+    averages `[...]` of every weight, which the transform `merge` reads (`by: fisher`).
+    """
+    name, blocks = subject.blocks(part)
+    module = subject.part(part)[1]
+    parameters = dict(module.named_parameters())
+    total = {key: torch.zeros_like(value) for key, value in parameters.items()}
+    module.requires_grad_(True)
+    try:
+        for batch in subject.batches(1):
+            with autocast(subject.device, subject.model.precision):
+                loss = subject.model(batch)
+            if loss.total.requires_grad:
+                weights = list(parameters.values())
+                gradients = torch.autograd.grad(loss.total, weights, allow_unused=True)
+                for square, gradient in zip(total.values(), gradients, strict=True):
+                    if gradient is not None:
+                        square += gradient.square() / len(subject.rows)
+    finally:
+        module.requires_grad_(False)
+    if not any(square.any() for square in total.values()):
+        raise ValueError(f"part: the loss of {subject.task} does not depend on {name}")
+    if save is not None:
+        save_file({key: square.cpu() for key, square in total.items()}, save)
+    whole = float(sum(square.double().sum() for square in total.values()))
+    of_weight = {id(value): float(total[key].double().sum()) for key, value in parameters.items()}
+    scores = [sum(of_weight[id(p)] for p in block.parameters()) for block in blocks]
+    rows: Rows = [
+        {"layer": index, "fisher": score, "share": score / whole}
+        for index, score in enumerate(scores)
+    ]
+    return sorted(rows, key=lambda row: -row["fisher"])
 
 
 def _largest_share(

@@ -8,6 +8,7 @@ ANALYSES = {
     "alignment": f"{_PACKAGE}.frozen:alignment",
     "association": f"{_PACKAGE}.frozen:association",
     "composition": f"{_PACKAGE}.circuits:composition",
+    "fisher": f"{_PACKAGE}.activations:fisher",
     "groups": f"{_PACKAGE}.frozen:groups",
     "inversion": f"{_PACKAGE}.inversion:inversion",
     "isotropy": f"{_PACKAGE}.frozen:isotropy",

@@ -163,11 +163,11 @@ class Subject:
         cacher = FeatureCacher(self.model.plan, self.model, self.device, self.model.precision, size)
         cacher.attach([self.rows])
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the rows in batches on the device. Raise ConfigError for a row that cannot be
-        read."""
+    def batches(self, size: int | None = None) -> Iterator[Batch]:
+        """Yield the rows in batches of `size`, by default as in training, on the device. Raise
+        ConfigError for a row that cannot be read."""
         self.model.to(self.device)
-        size = self.model.plan.recipe.train.batch_size
+        size = size or self.model.plan.recipe.train.batch_size
         addresses = sequential_batches(self.rows, size, 1, 0)
         loaded = batches(
             {self.task: self.rows}, addresses, self.model.collator(), device=self.device
