@@ -9,12 +9,28 @@ import os
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sensorium.scripts.info import JsonOption, print_result
 from sensorium.scripts.train import DeviceOption, PrecisionOption
+
+
+class VectorForm(StrEnum):
+    """How an index holds a row."""
+
+    dense = "dense"
+    sparse = "sparse"
+    multi_vector = "multi_vector"
+
+
+class VectorStorage(StrEnum):
+    """How a coordinate of a dense vector is held."""
+
+    float32 = "float32"
+    int8 = "int8"
+    binary = "binary"
 
 
 class Backend(StrEnum):
@@ -66,6 +82,15 @@ def main(
         list[str] | None, typer.Option("--set", help="option of the source: KEY=VALUE")
     ] = None,
     out: Annotated[str, typer.Option(help="the index: a folder, or s3://...")] = "index",
+    dim: Annotated[
+        int | None, typer.Option(help="keep the first coordinates alone (of a matryoshka model)")
+    ] = None,
+    form: Annotated[
+        VectorForm | None, typer.Option(help="of the vectors; by default as the task compares them")
+    ] = None,
+    storage: Annotated[
+        VectorStorage, typer.Option(help="of dense vectors: 4 bytes a coordinate, 1, or a bit")
+    ] = VectorStorage.float32,
     task: Annotated[
         str | None, typer.Option(help="without --data: the task whose split is read")
     ] = None,
@@ -97,9 +122,14 @@ def main(
         check_folder(Path(out), "--out")
     model = load_run_or_recipe(run, overrides or (), precision)
     name = resolve_stream(model, stream)
+    form_name: Any = None if form is None else form.value
+    storage_name: Any = storage.value
+    maker = index_metadata(
+        model, name, run, overrides or (), dim=dim, form=form_name, storage=storage_name
+    )
     done = load(BACKENDS[backend])(
         model,
-        index_metadata(model, name, run, overrides or ()),
+        maker,
         open_data(model.plan, name, data_words(data, source, set_), task, split),
         out,
         batch_size=batch_size,

@@ -5,6 +5,7 @@ python scripts/retrieve.py index/ --image query.jpg --html found.html
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +13,23 @@ import typer
 
 from sensorium.scripts.train import DeviceOption, PrecisionOption
 
+
+class Aggregate(StrEnum):
+    """The score of a group of rows."""
+
+    max = "max"
+    sum = "sum"
+
+
 MODALITIES = {"text": "text", "image": "image", "audio": "audio", "mri": "mri"}
 """Option -> the modality whose stream embeds it; `--query` names any stream."""
 
 
 def main(
-    place: Annotated[str, typer.Argument(metavar="INDEX", help="the folder of `embed --out`")],
+    places: Annotated[
+        list[str],
+        typer.Argument(metavar="INDEX...", help="folders of `embed --out`; several are fused"),
+    ],
     text: Annotated[str | None, typer.Option(help="query by text")] = None,
     image: Annotated[str | None, typer.Option(help="query by an image file")] = None,
     audio: Annotated[str | None, typer.Option(help="query by an audio file")] = None,
@@ -25,6 +37,12 @@ def main(
     query: Annotated[str | None, typer.Option(help="any stream: NAME=VALUE")] = None,
     k: Annotated[int, typer.Option("-k", help="number of results")] = 5,
     where: Annotated[str | None, typer.Option(help="SQL: split = 'test' AND age > 60")] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="a column: passages of one value are one result")
+    ] = None,
+    aggregate: Annotated[
+        Aggregate, typer.Option(help="the score of a group: its best row's, or all rows'")
+    ] = Aggregate.max,
     search: Annotated[str, typer.Option(help="exact, hnsw or ivf")] = "exact",
     run: Annotated[str | None, typer.Option(help="the run that embeds, if it has moved")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON line a row")] = False,
@@ -32,29 +50,41 @@ def main(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
-    """Search an index by a text, an image, a sound or a volume: any stream of its run."""
+    """Search an index by a text, an image, a sound or a volume: any stream of its run.
+
+    Several indexes (dense and sparse) are searched each by its own run, and their ranks fused.
+    """
     from sensorium.engine.embedding import (
         Retriever,
         format_hits,
         hits_to_jsonl,
         parse_query,
+        search_all,
         write_sheet,
     )
-    from sensorium.engine.utils import check_writable
+    from sensorium.engine.utils import ConfigError, check_writable
+
+    if run is not None and len(places) > 1:
+        raise ConfigError("--run: each of several indexes names its own run; leave it out")
+    if aggregate is not Aggregate.max and group_by is None:
+        raise ConfigError("--aggregate: adds up the rows of a group; pass --group-by COLUMN")
 
     if html is not None:
         check_writable(html, "--html", make=True)
     values = {"text": text, "image": image, "audio": audio, "mri": mri}
     parsed = parse_query({n: v for n, v in values.items() if v is not None}, MODALITIES, query)
-    retriever = Retriever(place, run, device=device, precision=precision)
-    hits = retriever.find(parsed, k, where=where, kind=search)
+    retrievers = [Retriever(p, run, device=device, precision=precision) for p in places]
+    retriever = retrievers[0]
+    hits = search_all(
+        retrievers, parsed, k, where=where, kind=search, group_by=group_by, how=aggregate.value
+    )
     print(hits_to_jsonl(hits) if json else format_hits(hits))
     if html is not None:
         write_sheet(
             html,
             hits,
             retriever.previews(hits),
-            title=f"{len(hits)} nearest in {place}",
+            title=f"{len(hits)} nearest in {', '.join(places)}",
             query=retriever.show(retriever.stream_of(parsed), parsed.value),
             note=f"{search} search{f', where {where}' if where else ''}; {retriever.run}",
         )

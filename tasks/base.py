@@ -5,9 +5,8 @@ A task sees encoders only through `Context.encode` (those with a vocabulary also
 model's name. The engine reads the declarations (`streams`, `decoders`, `head_uses`), builds the
 parts that they need, and calls the methods in this order:
 
-1. `prepare(row, tools, rng)` in a loader worker: an `Example` of one row.
-2. `loss(batch, ctx)` in training, or `predict(batch, ctx)` and `metrics()` in evaluation.
-3. `on_step_end(ctx)` after each optimizer step.
+`prepare(row, tools, rng)` in a loader worker: an `Example` of one row; `loss(batch, ctx)` in
+training, or `predict(batch, ctx)` and `metrics()`; `on_step_end(ctx)` after each optimizer step.
 
 Legend: `B` rows of a batch, `T` tokens, `D` width.
 """
@@ -107,7 +106,8 @@ class Task(nn.Module):
     name, for the end of a table: `{"my_score": "fraction of rows ..."}`. main_metric: the metric
     that a page names first, by default the first of `metrics`. cross_rows: the loss
     compares rows of all processes; it is then called in every process, with an empty batch in one
-    whose rows were all unreadable.
+    whose rows were all unreadable. similarity: how the vectors of its streams are compared
+    (`cosine`, `dot`, `maxsim`; None if they are not), which sets the form of an index of them.
 
     State that must resume (centres, queues) is a buffer or a submodule. signal_tokenizers: those of
     its streams of signal tokens (`supports` has `codes`), by stream; set before `build`.
@@ -121,6 +121,7 @@ class Task(nn.Module):
     metric_names: Mapping[str, str] = {}
     main_metric: str | None = None
     cross_rows: bool = False
+    similarity: str | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,8 +130,7 @@ class Task(nn.Module):
 
     @property
     def head_uses(self) -> Mapping[str, HeadUse]:
-        """The input stream and output width of each head of `head_types`; read once the task is
-        fitted."""
+        """Input and output width of each head of `head_types`; read once the task is fitted."""
         return {}
 
     def columns(self) -> tuple[str, ...]:

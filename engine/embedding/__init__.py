@@ -8,11 +8,14 @@ if TYPE_CHECKING:
     from .contact_sheet import write_sheet as write_sheet
     from .data_spec import open_data as open_data
     from .embed import embed as embed
-    from .embed import index_metadata as index_metadata
     from .embedder import load_run_or_recipe as load_run_or_recipe
     from .embedder import resolve_stream as resolve_stream
     from .format_hits import format_hits as format_hits
     from .format_hits import hits_to_jsonl as hits_to_jsonl
+    from .fusion import best_of_groups as best_of_groups
+    from .fusion import fuse as fuse
+    from .fusion import search_all as search_all
+    from .maker import index_metadata as index_metadata
     from .retrieve import Query as Query
     from .retrieve import Retriever as Retriever
     from .retrieve import parse_query as parse_query
@@ -22,9 +25,11 @@ else:
         {
             "contact_sheet": ["write_sheet"],
             "data_spec": ["open_data"],
-            "embed": ["index_metadata", "embed"],
+            "embed": ["embed"],
             "embedder": ["load_run_or_recipe", "resolve_stream"],
             "format_hits": ["format_hits", "hits_to_jsonl"],
+            "fusion": ["best_of_groups", "fuse", "search_all"],
+            "maker": ["index_metadata"],
             "retrieve": ["Query", "Retriever", "parse_query"],
         },
     )

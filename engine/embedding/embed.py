@@ -11,7 +11,6 @@ import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,23 +23,25 @@ from ..index import (
     Entry,
     Index,
     IndexMetadata,
-    create_index,
-    exists,
     open_index,
     same_key_message,
 )
 from ..index import text as text_of
 from ..model import Model
-from ..recipe import HUB
-from ..utils import ConfigError, RunLogger, RuntimeFailure, from_main, gather, init_accelerator
+from ..utils import RunLogger, RuntimeFailure, from_main, gather, init_accelerator
 from .data_spec import DataSpec
-from .embedder import Embedder, fingerprint
+from .embedder import Embedder
+from .maker import open_for
 from .pending import EmbeddingBatch, PendingRows, pending_batches
 from .stale_rows import stale_rows
 
 COMMIT_ROWS = 2048
 COMMIT_SECONDS = 30.0
 """What a kill loses at most: whichever comes first."""
+
+COMMIT_SHARE = 64
+"""A commit into a large index holds at least one in so many of its rows, since each costs a time
+that grows with the number of those before."""
 
 
 @dataclass
@@ -76,49 +77,6 @@ class EmbedReport:
         return f"; it holds {rows} gone or changed: take them out with --prune"
 
 
-def index_metadata(model: Model, stream: str, run: str, overrides: Sequence[str]) -> IndexMetadata:
-    """The maker of an index of this stream; `run` and its `overrides` load the model again."""
-    if not run.startswith(HUB) and Path(run).exists():
-        run = str(Path(run).absolute())
-    recipe = model.plan.recipe
-    return IndexMetadata(
-        run,
-        stream,
-        recipe.inputs[stream].modality,
-        model.stream(stream).dim,
-        model.precision,
-        {name: fingerprint(model, name) for name in recipe.inputs},
-        tuple(overrides),
-    )
-
-
-def open_for(uri: str, maker: IndexMetadata) -> Index:
-    """Return the index at a URI, created if there is none. Raise ConfigError if another
-    encoder or stream made it."""
-    index = open_index(uri) if exists(uri) else create_index(uri, maker)
-    metadata = index.metadata
-    if metadata.stream != maker.stream:
-        raise ConfigError(
-            f"{uri}: holds vectors of the stream {metadata.stream!r}, these are of "
-            f"{maker.stream!r}; give them another --out"
-        )
-    check_compatible(uri, metadata, maker.stream, maker.fingerprints[maker.stream], maker.run)
-    return index
-
-
-def check_compatible(
-    uri: str, metadata: IndexMetadata, stream: str, current: str, run: str
-) -> None:
-    """Refuse a stream whose fingerprint is not the one that an index was made with, by name."""
-    expected = metadata.fingerprints.get(stream, "absent")
-    if expected != current:
-        raise ConfigError(
-            f"{uri}: was made by {metadata.run}, whose stream {stream!r} has the fingerprint "
-            f"{expected[:12]}; that of {run} has {current[:12]}: another encoder, connector or "
-            "preprocessing; use the run that made it, or embed again into another --out"
-        )
-
-
 class Writer:
     """Collects rows and commits them to an index, every so many or so many seconds.
 
@@ -139,7 +97,7 @@ class Writer:
                 raise RuntimeFailure(same_key_message(other, entry.row, entry.key))
             self._waiting.append(entry)
         late = time.monotonic() - self._since > COMMIT_SECONDS
-        if len(self._waiting) >= self.rows or late:
+        if late or len(self._waiting) >= self.rows + self.index.count() // COMMIT_SHARE:
             self.commit()
 
     def commit(self) -> None:
@@ -153,10 +111,10 @@ def with_vectors(prepared: EmbeddingBatch, embedder: Embedder) -> list[Entry]:
     if prepared.batch is None or not prepared.entries:
         return []
     vectors = embedder.vectors(prepared.batch)
-    finite = np.isfinite(vectors).all(1)
     entries = []
-    for entry, vector, is_finite in zip(prepared.entries, vectors, finite, strict=True):
-        if is_finite:
+    for entry, vector in zip(prepared.entries, vectors, strict=True):
+        values = vector[1] if isinstance(vector, tuple) else vector  # sparse: indices, values
+        if np.isfinite(values).all():
             entries.append(dataclasses.replace(entry, vector=vector))
         else:
             prepared.failed.append((entry.key, "its embedding holds NaN or infinity"))
@@ -189,7 +147,8 @@ def embed(
     if log is not None and not accelerator.is_main_process:
         log = None
     share = accelerator.process_index, accelerator.num_processes
-    embedder = Embedder(model, maker.stream, accelerator.device if share[1] > 1 else device)
+    chosen = accelerator.device if share[1] > 1 else device
+    embedder = Embedder(model, maker.stream, chosen, form=maker.form, dim=maker.dim)
     dataset = embedder.dataset(data.source)
     pending = PendingRows(data, maker.stream, dataset, embedder.collator, share)
     pending.check_keys()

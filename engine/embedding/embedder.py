@@ -1,4 +1,4 @@
-"""One stream of a model as an embedder: cells in, vectors of unit length out.
+"""One stream of a model as an embedder: cells in, vectors out.
 
 The same object embeds rows and queries, so that both have passed the
 same weights, preprocessing and precision; `fingerprint` identifies them.
@@ -24,19 +24,32 @@ from ...tasks.batch import Batch
 from ..cache import encoder_identity, weights_hash, without_sources
 from ..checkpoint import load_model
 from ..data import RowList, StreamDataset, stream_readers
+from ..index import Form, Queries
 from ..model import Model, build
 from ..recipe import HUB, load_recipe
 from ..utils import ConfigError, autocast, check_precision, pick
 
 
 class Embedder:
-    """A stream of a model, on a device, in `eval()`."""
+    """A stream of a model, on a device, in `eval()`.
 
-    def __init__(self, model: Model, stream: str, device: torch.device | str | None = None) -> None:
+    form: of the vectors; dense ones, and those of tokens, are of unit length. dim: their first
+    coordinates alone, made unit length again.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        stream: str,
+        device: torch.device | str | None = None,
+        *,
+        form: Form = "dense",
+        dim: int | None = None,
+    ) -> None:
         stream = resolve_stream(model, stream)
         self.device = pick(device)
         self.stream = model.stream(stream).to(self.device).eval()
-        self.dim = self.stream.dim
+        self.dim, self.form = dim or self.stream.dim, form
         self.name = stream
         self.readers = stream_readers(model.plan, model.encoders(), [stream])
         self.collator = model.collator()
@@ -46,15 +59,27 @@ class Embedder:
         """Return the rows of a source with this stream prepared."""
         return StreamDataset(source, self.readers)
 
-    def vectors(self, batch: Batch) -> np.ndarray:
-        """Return `[B, D]` float32 of unit length, a row each of a batch."""
+    def vectors(self, batch: Batch) -> Queries:
+        """Return one vector a row of a batch, float32: of `[B, D]`; of sparse ones the indices and
+        values that are not zero; `[T, D]` of the tokens."""
         inputs = batch.to(self.device).streams[self.name]["main"]
         with torch.no_grad(), autocast(self.device, self.precision):
             features = self.stream.run(inputs, {})
-        return F.normalize(features.pool().float(), dim=-1).cpu().numpy()
+        if self.form == "multi_vector":
+            tokens = F.normalize(features.tokens.float()[..., : self.dim], dim=-1).cpu().numpy()
+            return [
+                row[mask] for row, mask in zip(tokens, features.mask.cpu().numpy(), strict=True)
+            ]
+        vectors = features.pool().float()[:, : self.dim]
+        if self.form == "dense":
+            return F.normalize(vectors, dim=-1).cpu().numpy()
+        rows = vectors.cpu().numpy()
+        indices = [np.flatnonzero(row).astype(np.int32) for row in rows]
+        return [(i, row[i]) for i, row in zip(indices, rows, strict=True)]
 
-    def query(self, value: Any) -> np.ndarray:
-        """One value, as the modality's `read` takes it -> `[1, D]`. Raise ReadError."""
+    def query(self, value: Any) -> Queries:
+        """One value, as the modality's `read` takes it -> the vectors of one row. Raise
+        ReadError."""
         row = self.dataset(RowList([{self.name: value}])).load(0)
         return self.vectors(self.collator("", [row]))
 

@@ -22,8 +22,9 @@ from ..model import Model
 from ..recipe import import_optional
 from ..utils import ConfigError, RunLogger, pick
 from .data_spec import DataSpec, open_spec
-from .embed import COMMIT_ROWS, EmbedReport, finish, open_for, report, with_vectors
+from .embed import COMMIT_ROWS, EmbedReport, finish, report, with_vectors
 from .embedder import Embedder, load_run_or_recipe
+from .maker import open_for
 from .pending import EmbeddingBatch, PendingRows
 
 
@@ -32,7 +33,7 @@ class EmbedActor:
 
     def __init__(self, maker: IndexMetadata, text: str, out: str, batch: int, device: str) -> None:
         model = load_run_or_recipe(maker.run, maker.overrides, maker.precision)
-        self.embedder = Embedder(model, maker.stream, device)
+        self.embedder = Embedder(model, maker.stream, device, form=maker.form, dim=maker.dim)
         data = open_spec(model.plan, maker.stream, text)
         dataset = self.embedder.dataset(data.source)
         self.rows = PendingRows(data, maker.stream, dataset, self.embedder.collator)

@@ -20,8 +20,8 @@ from ..model import Model
 from ..recipe import load
 from ..utils import ConfigError, RuntimeFailure, check_precision, pick
 from .data_spec import DataSpec, open_spec
-from .embed import check_compatible
 from .embedder import Embedder, fingerprint, load_run_or_recipe
+from .maker import check_compatible
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,9 @@ class Retriever:
             # A stream that the index's run had not (a student) came later, to what made the index.
             if stream in metadata.fingerprints:
                 check_compatible(self.uri, metadata, stream, fingerprint(model, stream), self.run)
-            self._embedders[stream] = Embedder(model, stream, self.device)
+            self._embedders[stream] = Embedder(
+                model, stream, self.device, form=metadata.form, dim=metadata.dim
+            )
         return self._embedders[stream]
 
     def show(self, stream: str, cell: Any) -> Markup:

@@ -11,16 +11,21 @@ if TYPE_CHECKING:
     from .base import DATA as DATA
     from .base import FILES as FILES
     from .base import IDENTITY as IDENTITY
+    from .base import KEY as KEY
     from .base import ROW as ROW
     from .base import Added as Added
     from .base import Entry as Entry
     from .base import Hit as Hit
     from .base import Index as Index
     from .base import IndexMetadata as IndexMetadata
+    from .base import Queries as Queries
     from .base import as_kind as as_kind
     from .base import create_index as create_index
     from .base import exists as exists
     from .base import open_index as open_index
+    from .forms import Form as Form
+    from .forms import Storage as Storage
+    from .forms import check_storage as check_storage
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -34,12 +39,15 @@ else:
                 "FILES",
                 "Hit",
                 "IDENTITY",
+                "KEY",
                 "Index",
                 "ROW",
+                "Queries",
                 "as_kind",
                 "create_index",
                 "exists",
                 "open_index",
             ],
+            "forms": ["Form", "Storage", "check_storage"],
         },
     )

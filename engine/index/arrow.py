@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ..utils import RuntimeFailure
 from .base import DATA, FILES, IDENTITY, KEY, RESERVED_COLUMNS, ROW, SPLIT, VECTOR, Entry, Scalar
+from .forms import VectorForm
 
 TYPES: dict[type, Any] = {
     bool: pa.bool_(),
@@ -84,11 +85,9 @@ def new_fields(entries: Sequence[Entry], schema: Any) -> list[Any]:
     return [pa.field(name, kind) for name, kind in types.items()]
 
 
-def arrow_table(entries: Sequence[Entry], schema: Any) -> Any:
+def arrow_table(entries: Sequence[Entry], schema: Any, form: VectorForm) -> Any:
     """Return rows as a table of the schema; RuntimeFailure for a value that its column cannot
     take."""
-    dim = schema.field(VECTOR).type.list_size
-    vectors = np.stack([entry.vector for entry in entries]).astype(np.float32)
     reserved: dict[str, list[Any]] = {
         KEY: [text(e.key) for e in entries],
         SPLIT: [e.split for e in entries],
@@ -98,7 +97,7 @@ def arrow_table(entries: Sequence[Entry], schema: Any) -> Any:
         FILES: [[text(path) for path in e.files] for e in entries],
     }
     arrays = {
-        VECTOR: pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim),
+        VECTOR: form.array([entry.vector for entry in entries]),
         **{f.name: _array(entries, f, reserved.get(f.name)) for f in schema if f.name != VECTOR},
     }
     return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)

@@ -20,6 +20,7 @@ import numpy as np
 from ...modalities.messages import did_you_mean
 from ..recipe import load
 from ..utils import ConfigError
+from .forms import Form, Storage, form_of
 
 Kind = Literal["exact", "hnsw", "ivf"]
 KINDS: tuple[Kind, ...] = ("exact", "hnsw", "ivf")
@@ -34,13 +35,17 @@ other columns are the data's own."""
 FORMAT = 3
 
 Scalar = str | int | float | bool
+Queries = Sequence[Any] | np.ndarray
+"""Vectors of the form of an index, one a query."""
 
 
 @dataclass(frozen=True)
 class IndexMetadata:
     """What made an index. run: the run's folder or recipe, changed by `overrides`. prints: the
     fingerprint of every stream of that run, encoder, connector and preprocessing in one;
-    `stream` is the one whose vectors these are."""
+    `stream` is the one whose vectors these are. dim: width of the vectors, perhaps the first
+    coordinates of the stream's alone. form: `dense`, `sparse` or `multi_vector`. storage: of dense
+    ones, see `forms.py`."""
 
     run: str
     stream: str
@@ -49,6 +54,8 @@ class IndexMetadata:
     precision: str
     fingerprints: Mapping[str, str]
     overrides: tuple[str, ...] = ()
+    form: Form = "dense"
+    storage: Storage = "float32"
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)})
@@ -67,22 +74,24 @@ class IndexMetadata:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row on its way into an index. identity: 16 bytes that change when the row does. files: the
-    absolute paths of the files and folders that its cell names."""
+    """A row on its way into an index. vector: as its form holds it, see `forms.py`. identity: 16
+    bytes that change when the row does. files: the absolute paths of the files and folders that its
+    cell names."""
 
     key: str
     split: str
     data: str
     row: int
     identity: bytes
-    vector: np.ndarray
+    vector: Any
     columns: Mapping[str, Scalar | None]
     files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A row that was found. score: the cosine, from -1 to 1. row: its columns, without vector."""
+    """A row that was found. score: the cosine, from -1 to 1; of sparse vectors the dot product, of
+    one vector a token MaxSim. row: its columns, without vector."""
 
     score: float
     row: dict[str, Any]
@@ -114,7 +123,7 @@ class Added:
 
 
 class Index(Protocol):
-    """Vectors `[D]` of unit length with their columns. Rows of one data set have unique keys."""
+    """Vectors with their columns. Rows of one data set have unique keys."""
 
     @property
     def metadata(self) -> IndexMetadata: ...
@@ -140,9 +149,9 @@ class Index(Protocol):
         """Return `[rows]` of 16 bytes, sorted: those of the rows in the index."""
 
     def search(
-        self, queries: np.ndarray, k: int, *, where: str | None = None, kind: Kind = "exact"
+        self, queries: Queries, k: int, *, where: str | None = None, kind: Kind = "exact"
     ) -> list[list[Hit]]:
-        """Return the k nearest rows of each of queries `[Q, D]`, best first; all of them where
+        """Return the k nearest rows of each of queries, Q vectors, best first; all of them where
         there are fewer. Of equal scores the earlier row comes first. Raise ConfigError for a width
         that does not fit, a k below 1, a condition that cannot be read."""
 
@@ -176,14 +185,16 @@ def as_kind(name: str) -> Kind:
     raise ConfigError(f"--search: there is no {name!r}{did_you_mean(name, KINDS)}")
 
 
-def check_query(queries: np.ndarray, k: int, dim: int, where: str) -> np.ndarray:
-    """Queries as float32 `[Q, D]`, or ConfigError with both numbers."""
-    vectors = np.atleast_2d(np.asarray(queries, dtype=np.float32))
-    if vectors.shape[-1] != dim:
-        raise ConfigError(
-            f"{where}: holds vectors of width {dim}, the query has {vectors.shape[-1]}; "
-            "query with the run that made the index"
-        )
+def check_query(queries: Queries, k: int, metadata: IndexMetadata, where: str) -> Any:
+    """Return queries as the form of an index compares them. Raise ConfigError with both numbers."""
     if k < 1:
         raise ConfigError(f"-k: found {k}, expected at least 1")
-    return np.ascontiguousarray(vectors)
+    if metadata.form != "sparse":
+        width = int(np.shape(queries[0] if np.ndim(queries[0]) else queries)[-1])
+        if width != metadata.dim:
+            raise ConfigError(
+                f"{where}: holds vectors of width {metadata.dim}, the query has {width}; "
+                "query with the run that made the index"
+            )
+    rows = np.atleast_2d(np.asarray(queries)) if metadata.form == "dense" else queries
+    return form_of(metadata.form, metadata.storage, metadata.dim).queries(list(rows))

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from ...modalities.messages import did_you_mean
 from ..utils import ConfigError, RuntimeFailure
 
 LIBRARY_ERRORS = (OSError, ValueError, RuntimeError)
@@ -80,3 +81,15 @@ def check_condition(condition: str) -> str:
     if depth:
         raise ConfigError("--where: a ( is never closed")
     return f"({condition})"
+
+
+def condition_message(error: Exception, columns: Sequence[str]) -> str:
+    """Return one line about a condition that cannot be read."""
+    text = str(error).partition("\n")[0]
+    unknown = re.search(r"No field named [`\"']?([^`\"'.]+)", text)
+    if unknown:
+        visible = [name for name in columns if not name.startswith("_")]
+        return f"--where: there is no column {unknown[1]!r}{did_you_mean(unknown[1], visible)}"
+    wrong = reason(error).removeprefix("Invalid input, ")
+    wrong = re.sub(r"SELECT 1 FROM t WHERE ", "", wrong)
+    return f"--where: {re.sub(r',? /[^ ]+$', '', wrong)}"

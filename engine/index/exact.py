@@ -9,16 +9,19 @@ Legend: `Q` queries, `D` width, `B` rows of a block, `k` hits of a query.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
+
+from .forms import DenseRows, Rows
 
 FIRST = 4096
 GROWTH = 8
 CELLS = 2**20
 """Scores of one product: 4 MB, which a core's cache takes."""
 
-Block = tuple[np.ndarray, np.ndarray]
-"""ids `[B]` int64, vectors `[B, D]` float32."""
+Block = tuple[np.ndarray, Rows]
+"""ids `[B]` int64, and the vectors of the rows."""
 
 
 class TopK:
@@ -52,14 +55,14 @@ class TopK:
         return bar
 
 
-def search(queries: np.ndarray, blocks: Iterable[Block], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """queries `[Q, D]` -> scores `[Q, k]`, best first, and ids `[Q, k]` (-1 where there are no
-    more rows)."""
+def search(queries: Any, blocks: Iterable[Block], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """queries, Q of them as the rows' form compares them -> scores `[Q, k]`, best first, and ids
+    `[Q, k]` (-1 where there are no more rows)."""
     best = TopK(len(queries), k)
     rows = 0
     for ids, vectors in blocks:
         for part in _parts(len(ids), rows, max(FIRST, CELLS // len(queries))):
-            best.update(ids[part], queries @ vectors[part].T)
+            best.update(ids[part], vectors.part(part).scores(queries, k))
         rows += len(ids)
     return best.scores, best.ids
 
@@ -70,3 +73,20 @@ def _parts(rows: int, before: int, most: int) -> Iterator[slice]:
         size = min(most, max(FIRST, GROWTH * (before + start)))
         yield slice(start, start + size)
         start += size
+
+
+def joined(blocks: Iterable[Block], rows: int) -> list[Block]:
+    """Return blocks in memory; dense ones as one of all rows, whose product is the fastest."""
+    ids, start = np.empty(rows, np.int64), 0
+    vectors, storage, others = np.empty((0, 0)), "float32", list[Block]()
+    for block_ids, block in blocks:
+        if not isinstance(block, DenseRows):
+            others.append((block_ids, block))
+            continue
+        if not start:
+            vectors = np.empty((rows, block.vectors.shape[1]), block.vectors.dtype)
+            storage = block.storage
+        stop = start + len(block_ids)
+        ids[start:stop], vectors[start:stop] = block_ids, block.vectors
+        start = stop
+    return [(ids, DenseRows(vectors, storage))] if start else others

@@ -19,6 +19,7 @@ import numpy as np
 from ..recipe import import_optional
 from ..utils import RuntimeFailure, atomic_path, make_folder, remove_parts
 from .exact import Block, search
+from .forms import DenseRows, Rows
 
 LINKS = 16
 BUILD_EFFORT = 80
@@ -124,9 +125,15 @@ def _lists(rows: int) -> int:
     return max(1, min(round(LISTS_PER_ROOT * rows**0.5), rows // 39))  # 39: faiss's own least
 
 
+def _floats(rows: Rows) -> np.ndarray:
+    """Return `[B, D]` float32 of dense rows."""
+    assert isinstance(rows, DenseRows)
+    return rows.floats()
+
+
 def _filled(index: Any, blocks: Iterable[Block]) -> Any:
-    for ids, vectors in blocks:
-        index.add_with_ids(vectors, ids)
+    for ids, rows in blocks:
+        index.add_with_ids(_floats(rows), ids)
     return index
 
 
@@ -166,9 +173,9 @@ def _tune(
 def _sample(blocks: Iterable[Block], rows: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """ids `[about wanted]` and vectors of rows from all over the table."""
     step, rows_before = max(1, rows // count), 0
-    sampled: list[Block] = []
-    for ids, vectors in blocks:
-        part = slice(-rows_before % step, None, step)
+    sampled: list[tuple[np.ndarray, np.ndarray]] = []
+    for ids, block in blocks:
+        vectors, part = _floats(block), slice(-rows_before % step, None, step)
         sampled.append((ids[part].copy(), vectors[part].copy()))  # a view would hold its block
         rows_before += len(ids)
     return np.concatenate([i for i, _ in sampled]), np.concatenate([v for _, v in sampled])

@@ -6,7 +6,6 @@ which an opened index stays at. A commit is a version: killed in the middle, it 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ...modalities.messages import did_you_mean
 from ..utils import ConfigError
 from .arrow import arrow_table, check_unique, new_fields
 from .base import (
@@ -30,18 +28,21 @@ from .base import (
     Hit,
     IndexMetadata,
     Kind,
+    Queries,
     check_query,
 )
 from .errors import (
     check_condition,
+    condition_message,
     index_errors,
     is_conflict,
     is_damage,
     is_library_error,
-    reason,
 )
-from .exact import Block, search
+from .exact import Block, joined, search
 from .faiss_index import FaissIndex, open_or_build_faiss
+from .forms import form_of
+from .known_keys import KnownKeys
 from .lance_table import TABLE, connect, is_there, make_table
 from .lock import write_lock
 
@@ -65,6 +66,9 @@ class LanceIndex:
         self._metadata = IndexMetadata.from_json(
             (table.schema.metadata or {}).get(METADATA, b"{}").decode(), uri
         )
+        metadata = self._metadata
+        self._form = form_of(metadata.form, metadata.storage, metadata.dim)
+        self._known = KnownKeys()
         self._invalidate()
 
     @property
@@ -96,7 +100,7 @@ class LanceIndex:
                 pa.field(ROW, pa.int64()),
                 pa.field(IDENTITY, pa.binary(16)),
                 pa.field(FILES, pa.list_(pa.string())),
-                pa.field(VECTOR, pa.list_(pa.float32(), metadata.dim)),
+                pa.field(VECTOR, form_of(metadata.form, metadata.storage, metadata.dim).type()),
             ],
             metadata={METADATA: metadata.to_json().encode()},
         )
@@ -112,12 +116,27 @@ class LanceIndex:
         with write_lock(self.uri), index_errors(self.uri, "cannot be written"):
             self._table.checkout_latest()
             self._widen(entries)
-            rows = arrow_table(entries, self._table.schema)
-            merge = self._table.merge_insert([DATA, KEY]).when_matched_update_all()
-            merged = merge.when_not_matched_insert_all().execute(rows)
+            rows = arrow_table(entries, self._table.schema, self._form)
+            added = self._write(rows, entries)
             self._table.checkout_latest()
+            self._known.written(self._table.version, entries)
         self._invalidate()
+        return added
+
+    def _write(self, rows: Any, entries: Sequence[Entry]) -> Added:
+        """Append rows if all are new, which only a writer that holds the lock knows; else merge
+        them."""
+        if "://" not in self.uri:
+            self._known.update(self._table.version, self._names)
+            if self._known.all_new(entries):
+                self._table.add(rows)
+                return Added(len(entries))
+        merge = self._table.merge_insert([DATA, KEY]).when_matched_update_all()
+        merged = merge.when_not_matched_insert_all().execute(rows)
         return Added(merged.num_inserted_rows, merged.num_updated_rows)
+
+    def _names(self, first: int) -> Iterator[Any]:
+        return self._batches([DATA, KEY], f"{ROW_ID} >= {first}" if first else None)
 
     def remove(self, identities: Sequence[bytes]) -> int:
         with write_lock(self.uri), index_errors(self.uri, "cannot be written"):
@@ -188,7 +207,7 @@ class LanceIndex:
         return np.sort(np.concatenate(blocks))
 
     def search(
-        self, queries: np.ndarray, k: int, *, where: str | None = None, kind: Kind = "exact"
+        self, queries: Queries, k: int, *, where: str | None = None, kind: Kind = "exact"
     ) -> list[list[Hit]]:
         scores, ids = self.nearest(queries, k, where=where, kind=kind)
         rows = self._rows(np.unique(ids[ids >= 0]))
@@ -202,20 +221,25 @@ class LanceIndex:
         ]
 
     def nearest(
-        self, queries: np.ndarray, k: int, *, where: str | None = None, kind: Kind = "exact"
+        self, queries: Queries, k: int, *, where: str | None = None, kind: Kind = "exact"
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores `[Q, k]`, best first, and row ids `[Q, k]` (-1 where there are no more rows).
 
         Under a condition the search is exact, for any kind: its rows are read anyway.
         """
-        queries = check_query(queries, k, self.metadata.dim, self.uri)
+        if kind != "exact" and self.metadata.form != "dense":
+            raise ConfigError(
+                f"--search: {kind} is of dense vectors, {self.uri} holds {self.metadata.form}; "
+                "leave it out"
+            )
+        vectors = check_query(queries, k, self.metadata, self.uri)
         rows = self.count(where)
         if not rows:
-            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+            return np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64)
         if where is not None:
-            return search(queries, self._blocks(where), min(k, rows))
+            return search(vectors, self._blocks(where), min(k, rows))
         if kind == "exact":
-            return search(queries, self._vectors(rows), min(k, rows))
+            return search(vectors, self._vectors(rows), min(k, rows))
         if kind not in self._sides:
             self._sides[kind] = open_or_build_faiss(
                 self._side_folder(),
@@ -226,10 +250,10 @@ class LanceIndex:
                 self._blocks,
             )
         count = min(k, rows)
-        scores, ids = self._sides[kind].search(queries, count)
+        scores, ids = self._sides[kind].search(vectors, count)
         if ids[:, -1].min() < 0:  # a graph or lists that do not reach so many rows
             short = ids[:, -1] < 0
-            scores[short], ids[short] = search(queries[short], self._vectors(rows), count)
+            scores[short], ids[short] = search(vectors[short], self._vectors(rows), count)
         return scores, ids
 
     def _vectors(self, rows: int) -> Iterable[Block]:
@@ -237,22 +261,12 @@ class LanceIndex:
         if rows * self.metadata.dim * 4 > KEPT_BYTES:
             return self._blocks()
         if self._vectors_in_memory is None:
-            ids = np.empty(rows, np.int64)
-            vectors = np.empty((rows, self.metadata.dim), np.float32)
-            start = 0
-            for block_ids, values in self._blocks():
-                ids[start : start + len(block_ids)], vectors[start : start + len(block_ids)] = (
-                    block_ids,
-                    values,
-                )
-                start += len(block_ids)
-            self._vectors_in_memory = [(ids, vectors)]
+            self._vectors_in_memory = joined(self._blocks(), rows)
         return self._vectors_in_memory
 
     def _blocks(self, where: str | None = None) -> Iterator[Block]:
         for batch in self._batches([VECTOR], where):
-            values = batch[VECTOR].flatten().to_numpy().reshape(-1, self.metadata.dim)
-            yield batch[ROW_ID].to_numpy().astype(np.int64), values
+            yield batch[ROW_ID].to_numpy().astype(np.int64), self._form.rows(batch[VECTOR])
 
     def _rows(self, ids: np.ndarray) -> dict[int, dict[str, Any]]:
         """Return the columns of rows except their vectors, by row id."""
@@ -275,19 +289,7 @@ class LanceIndex:
             if where is None or is_damage(error) or not is_library_error(error):
                 with index_errors(self.uri):
                     raise
-            raise ConfigError(self._condition_message(error)) from error
-
-    def _condition_message(self, error: Exception) -> str:
-        """Return one line about a condition that cannot be read."""
-        text = str(error).partition("\n")[0]
-        unknown = re.search(r"No field named [`\"']?([^`\"'.]+)", text)
-        if unknown:
-            columns = [name for name in self._table.schema.names if not name.startswith("_")]
-            near = did_you_mean(unknown[1], columns)
-            return f"--where: there is no column {unknown[1]!r}{near}"
-        wrong = reason(error).removeprefix("Invalid input, ")
-        wrong = re.sub(r"SELECT 1 FROM t WHERE ", "", wrong)
-        return f"--where: {re.sub(r',? /[^ ]+$', '', wrong)}"
+            raise ConfigError(condition_message(error, self._table.schema.names)) from error
 
     def _side_folder(self) -> Path:
         if "://" in self.uri:

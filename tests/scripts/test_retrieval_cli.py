@@ -136,6 +136,53 @@ def test_a_split_of_the_recipe_and_a_condition(trained: str, run: Run) -> None:
     assert (code, out) == (0, "no row was found\n")
 
 
+FORMS: dict[str, list[str]] = {
+    "cut": ["--dim", "8"],
+    "bytes": ["--storage", "int8"],
+    "bits": ["--dim", "8", "--storage", "binary"],
+    "tokens": ["--form", "multi_vector"],
+    "sparse": ["--form", "sparse"],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_index_of_another_form_finds_a_picture_by_itself(
+    index: str, trained: str, run: Run, form: str
+) -> None:
+    words = ("embed", trained, "--stream", "image", "--data", "photos", "--out", form)
+    code, out, err = run(*words, *FORMS[form])
+    assert code == 0 and "6 rows embedded" in out, err
+    code, out, err = run(*words, *FORMS[form])
+    assert "0 rows embedded" in out and "6 were there already" in out
+    code, out, err = run("retrieve", form, "--image", "photos/4.jpg", "-k", "9", "--json")
+    assert code == 0, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) == 6
+    assert "4.jpg" in [row["key"] for row in rows][: 3 if form in ("bits", "sparse") else 1]
+    code, _, err = run(*words)
+    assert code == 2 and "or give them another --out" in err
+
+
+def test_several_indexes_are_fused_and_passages_grouped(trained: str, index: str, run: Run) -> None:
+    for form in ("cut", "bytes"):
+        if not Path(form).exists():
+            words = ("embed", trained, "--stream", "image", "--data", "photos", "--out", form)
+            run(*words, *FORMS[form])
+    code, out, err = run("retrieve", index, "cut", "bytes", "--image", "photos/2.jpg", "--json")
+    assert code == 0, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert rows[0]["key"] == "2.jpg" and rows[0]["score"] == pytest.approx(3 / 61, abs=1e-4)
+    if not Path("captions").exists():
+        run("embed", trained, "--stream", "caption", "--out", "captions")
+    for aggregate in ("max", "sum"):
+        options = ("--group-by", "parity", "--aggregate", aggregate, "--json")
+        code, out, err = run("retrieve", "captions", "--text", "two", *options)
+        assert code == 0, err
+        rows = [json.loads(line) for line in out.splitlines()]
+        assert {row["parity"] for row in rows} == {"odd", "even"} and len(rows) == 2
+        assert (rows[0]["score"] > 1.5) is (aggregate == "sum")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -146,6 +193,9 @@ def test_a_split_of_the_recipe_and_a_condition(trained: str, run: Run) -> None:
         (["retrieve", "index", "--mri", "a.nii"], "has 0 streams of mri"),
         (["retrieve", "index", "--image", "photos/broken.jpg"], "broken.jpg: no picture"),
         (["retrieve", "index"], "found 0 queries"),
+        (["retrieve", "index", "--text", "x", "--aggregate", "sum"], "pass --group-by COLUMN"),
+        (["retrieve", "index", "--text", "x", "--group-by", "imag"], "did you mean 'image'"),
+        (["embed", "runs/tiny", "--stream", "image", "--dim", "13"], "--dim: found 13"),
         (["retrieve", "nothing", "--text", "x"], "nothing: there is no index here"),
         (["embed", "runs/tiny", "--data", "photos"], "--stream: which? there are: "),
         (["embed", "runs/tiny", "--stream", "imag"], "did you mean 'image'"),

@@ -48,7 +48,8 @@ class Place:
         run = recipe or self.recipe
         model = load_run_or_recipe(run)
         rows = open_data(model.plan, "image", data, None, how.pop("split", "test"))
-        return embed(model, index_metadata(model, "image", run, ()), rows, out, **how)
+        maker = index_metadata(model, "image", run, (), form=how.pop("form", None))
+        return embed(model, maker, rows, out, **how)
 
     def rows(self, out: str = "index", *columns: str) -> dict[str, Any]:
         """key -> vector and columns; a key that stands twice fails."""
@@ -62,6 +63,14 @@ class Place:
 def same(one: Mapping[str, Any], other: Mapping[str, Any], tolerance: float = 0.0) -> None:
     assert set(one) == set(other)
     for key, row in one.items():
-        np.testing.assert_allclose(row["vector"], other[key]["vector"], atol=tolerance)
+        for one_vector, other_vector in zip(
+            _parts(row["vector"]), _parts(other[key]["vector"]), strict=True
+        ):
+            np.testing.assert_allclose(one_vector, other_vector, atol=tolerance)
         rest = {k: v for k, v in row.items() if k != "vector"}
         assert rest == {k: v for k, v in other[key].items() if k != "vector"}
+
+
+def _parts(vector: Any) -> list[Any]:
+    """Return the arrays of a vector: itself, or the indices and values of a sparse one."""
+    return list(vector.values()) if isinstance(vector, Mapping) else [vector]

@@ -16,17 +16,17 @@ engine = import_module("sensorium.engine.embedding.embed")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("forward", [1, 4, 8])
-def test_a_killed_run_goes_on(place: Place, forward: int) -> None:
+@pytest.mark.parametrize(("forward", "form"), [(1, "dense"), (4, "sparse"), (8, "multi_vector")])
+def test_a_killed_run_goes_on(place: Place, forward: int, form: str) -> None:
     """Killed in an encoder's forward: what was committed stays, and is not embedded again."""
     recipe = str(place.shop.write(place.written(type="fatal_parts:Fatal"), "fatal"))
     code = (
-        "from sensorium.engine.embedding.embed import embed, index_metadata\n"
+        "from sensorium.engine.embedding import embed, index_metadata\n"
         "from sensorium.engine.embedding.data_spec import open_data\n"
         "from sensorium.engine.embedding.embedder import load_run_or_recipe\n"
         f"model = load_run_or_recipe({recipe!r})\n"
         "rows = open_data(model.plan, 'image', (), None, 'test')\n"
-        f"maker = index_metadata(model, 'image', {recipe!r}, ())\n"
+        f"maker = index_metadata(model, 'image', {recipe!r}, (), form={form!r})\n"
         "embed(model, maker, rows, 'index', batch_size=3, commit_rows=6)\n"
     )
     command = [sys.executable, "-c", code]
@@ -36,13 +36,13 @@ def test_a_killed_run_goes_on(place: Place, forward: int) -> None:
     assert died.returncode == -signal.SIGKILL, died.stderr
     remaining = open_index("index").count()
     assert remaining == (forward - 1) * 3 // 6 * 6
-    done = place.go(recipe=recipe, batch_size=3)
+    done = place.go(recipe=recipe, batch_size=3, form=form)
     assert (done.already_present, done.added.new, done.added.replaced) == (
         remaining,
         30 - remaining,
         0,
     )
-    place.go(recipe=recipe, out="whole", batch_size=3)
+    place.go(recipe=recipe, out="whole", batch_size=3, form=form)
     same(place.rows("index", "word"), place.rows("whole", "word"), 1e-6)
 
 
@@ -51,7 +51,7 @@ def test_a_killed_run_goes_on(place: Place, forward: int) -> None:
 def test_a_kill_in_mid_commit_loses_no_row_that_was_there(place: Place, after: float) -> None:
     code = (
         "import os, signal, threading\n"
-        "from sensorium.engine.embedding.embed import embed, index_metadata\n"
+        "from sensorium.engine.embedding import embed, index_metadata\n"
         "from sensorium.engine.index.lance_index import LanceIndex\n"
         "from sensorium.engine.embedding.data_spec import open_data\n"
         "from sensorium.engine.embedding.embedder import load_run_or_recipe\n"
