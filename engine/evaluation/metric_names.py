@@ -35,6 +35,7 @@ NAMES: tuple[tuple[str, str, str], ...] = (
     ("mrr", r".+_mrr(_.+)?", "mean of 1 / rank of the first right answer"),
     ("median_rank", r".+_median_rank(_.+)?", "median rank of the first right answer; 1 is best"),
     ("ndcg@10", r".+_ndcg@10(_.+)?", "discounted gain of the first 10 answers, 1 is best"),
+    ("map@10", r".+_map@10(_.+)?", "mean precision at the right ones of the first 10 answers"),
     ("chance@1", r".+_chance@1(_.+)?", "recall@1 of a random order"),
     ("..._active_dims", r".+_active_dims", "entries of a sparse vector that are not zero"),
     ("spearman", r"(dim\d+_)?spearman", "rank correlation of similarities and scores"),

@@ -22,7 +22,16 @@ from .losses import prefix
 from .ranking import Items, RankingResult, deduplicate, modality_gap, search
 from .similarity import cat_embeddings, from_json
 
-MEASURES = ("recall@1", "recall@5", "recall@10", "mrr", "median_rank", "ndcg@10", "chance@1")
+MEASURES = (
+    "recall@1",
+    "recall@5",
+    "recall@10",
+    "mrr",
+    "median_rank",
+    "ndcg@10",
+    "map@10",
+    "chance@1",
+)
 
 
 class RetrievalMetrics:

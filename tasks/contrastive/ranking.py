@@ -1,4 +1,4 @@
-"""Recall, reciprocal rank, median rank and nDCG over a whole split, in blocks.
+"""Recall, reciprocal rank, median rank, nDCG and MAP over a whole split, in blocks.
 
 A query may have several right answers: `recall@k` counts queries with one of them among the first
 k, `mrr` and `median_rank` use the first of them, `ndcg@10` all (binary gains, Järvelin and
@@ -68,8 +68,16 @@ class RankingResult:
         values["mrr"] = (1 / first).mean()
         values["median_rank"] = first.quantile(0.5)
         values["ndcg@10"] = self._ndcg().mean()
+        values["map@10"] = self._average_precision().mean()
         values["chance@1"] = (self.right / self.candidates).mean()
         return {name: float(value) for name, value in values.items()}
+
+    def _average_precision(self) -> Tensor:
+        """Return the sum of the precisions at the right answers among the first 10, over the number
+        of right answers (TREC's `map_cut_10`)."""
+        numbers = torch.arange(1, self.ranks.shape[1] + 1)
+        precisions = torch.where(self.ranks <= DEPTH, numbers / self.ranks, 0.0)
+        return precisions.sum(1) / self.right
 
     def _ndcg(self) -> Tensor:
         gains = torch.where(self.ranks <= DEPTH, 1 / (self.ranks + 1).log2(), 0.0)
