@@ -140,8 +140,8 @@ class Encoder(Component, nn.Module):
     what `forward` takes beyond its batch: `hidden_states` (layers to return), `token_mask`
     (`[B, T]` bool, True = replaced by a learned mask token), `layer_hooks` (`{layer: LayerHook}`),
     `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids`); `vocabulary`: it has
-    `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`; `segments`: tokens are
-    values of one channel, grid `(channels, segments)`; `codes`: ids of its `tokenizer`.
+    `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`; `segments`: its tokens hold
+    what was measured (`series.encoders`); `codes`: those of its `tokenizer` (`signal_tokens.py`).
     time_inputs: the inputs of its batch that run along time (one is the bool mask), and the
     steps of a token.
     """

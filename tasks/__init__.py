@@ -12,6 +12,7 @@ TASKS = {
     "dino": "sensorium.tasks.self_supervised.dino:DINO",
     "distill_actions": "sensorium.tasks.control.distillation:ActionDistillation",
     "distill_embedding": "sensorium.tasks.contrastive.distillation:EmbeddingDistillation",
+    "forecast": "sensorium.tasks.forecast.forecast:Forecast",
     "generation": "sensorium.tasks.generation.generation:Generation",
     "grounded": "sensorium.tasks.dense.grounding:Grounding",
     "language_modeling": "sensorium.tasks.language.language_modeling:LanguageModeling",

@@ -53,13 +53,12 @@ def check_layer_numbers(contract: Any) -> None:
 
 
 def check_segments(contract: Any) -> None:
-    """Check that the tokens of a channel, one after another, are the end of its prepared values."""
-    features = contract.features
-    channels, count = features.grid or (0, 0)
-    rows = features.tokens.unflatten(1, (channels, count)).flatten(2)  # [B, C, T * S]
-    for sample, row in zip(contract.samples, rows, strict=True):
+    """Check that the values in the tokens of a channel are the end of its prepared ones."""
+    features, size = contract.features, contract.features.dim // 2 - 1
+    tokens = features.tokens[..., :size].unflatten(1, features.grid or ())  # [B, C, T, S]
+    for sample, row in zip(contract.samples, tokens.flatten(2), strict=True):
         values = sample["values"]
-        steps = values.shape[1] // features.dim * features.dim
+        steps = values.shape[1] // size * size
         equal = torch.equal(row[:, :steps], values[:, values.shape[1] - steps :])
         expect(equal, "segments are not the values of the channels, up to the last")
 

@@ -69,15 +69,20 @@ class Series:
         return self.slice(round(start * self.rate), None if end is None else round(end * self.rate))
 
     def time(self, index: float) -> str:
-        """Return the time of a sample as a text: the date, or the s from the first sample, or the
-        number of the sample where the rate is unknown."""
-        if self.rate is None:
-            return f"sample {index:g}"
-        seconds = index / self.rate
-        if self.start is None:
-            return f"{seconds:.6g} s"
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=self.start + seconds)
-        return f"{moment:%Y-%m-%d}" if self.rate < 1 / 43_200 else f"{moment:%Y-%m-%d %H:%M:%S}"
+        """Return the time of a sample as a text, see `time_text`."""
+        return time_text(index, self.rate, self.start)
+
+
+def time_text(index: float, rate: float | None, start: float | None) -> str:
+    """Return the time of a sample: the date, or the s from the first sample where `start` is not
+    known, or the number of the sample where the rate is not."""
+    if rate is None:
+        return f"sample {index:g}"
+    seconds = index / rate
+    if start is None:
+        return f"{seconds:.6g} s"
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=start + seconds)
+    return f"{moment:%Y-%m-%d}" if rate < 1 / 43_200 else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 class LazySeries(ABC):

@@ -69,6 +69,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "positive_group": "text",
         },
     ],
+    "forecast": [
+        {"input": "image", "season": 12},
+        {"input": "image", "examples": "state", "hidden": 8, "timestamps": "{start} to {end}"},
+    ],
     "generation": [
         {"condition": "image", "target": "state"},
         {"condition": ["image", "state"], "target": "label", "refiner": 1},
@@ -147,7 +151,8 @@ def test_a_task_meets_the_contract(name: str, case: int) -> None:
     if name in TOKENIZERS:
         options["tokenizer"] = TOKENIZERS[name]
     cls = find("task", name, "here")
-    check_task(cls, question=QUESTION, **LIMITS.get(name, {}), **options)
+    question = QUESTION | ({"image": [1.0, 2.0, 4.0]} if name == "forecast" else {})
+    check_task(cls, question=question, **LIMITS.get(name, {}), **options)
 
 
 def test_every_task_has_options_here() -> None:

@@ -95,6 +95,7 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "CategoryEncoder": ([{"age": 1, "place": "x"}, {"age": 3, "place": "y"}], {}),
     "LabelEncoder": ([{"kind": "a"}, {"kind": "b"}], {}),
     "Lexicon": (TEXTS, {}),
+    "LinearBaseline": ([(("a", "b"), SIGNALS[0][:, :4], SIGNALS[0][:, 4:])] * 3, {}),
     "Normalizer": (CHUNKS, {}),
     "Preprocessing": (SIGNALS, {"normalize": "fitted"}),
     "Standardizer": ([[1.0, 2.0], [3.0, 5.0]], {}),
@@ -114,10 +115,12 @@ def concrete(cls: type) -> Iterator[type[Fittable]]:
 
 
 def fitted() -> dict[str, type[Fittable]]:
-    for package in (action, series, text, sensorium.tasks):
+    packages = (action, series, text, sensorium.tasks)
+    for package in packages:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
-    return {c.__name__: c for c in concrete(Fittable) if c.__module__.startswith("sensorium.")}
+    names = tuple(f"{package.__name__}." for package in packages)
+    return {c.__name__: c for c in concrete(Fittable) if c.__module__.startswith(names)}
 
 
 def test_every_fitted_part_has_a_case() -> None:

@@ -42,8 +42,9 @@ class SeriesWindows(Source):
     `sunspots` (yearly, 1700 to 2008). channels, time, rate: of the files, as in a cell. stride:
     samples from one window to the next.
 
-    split: `train` are windows that lie before the last `test_share` of each recording as a whole;
-    of `test` the future lies in it. `all`: every window. examples: the row holds as column
+    split: of `test` the future lies in the last `test_share` of a recording, of `validation` in the
+    `validation_share` before; `train` are the windows that lie before both as a whole. `all`: every
+    window. examples: the row holds as column
     `example` the window of `context + horizon` samples that ends where `series` begins, so many
     windows long. Windows without a measured value in the context or the future are left out.
     """
@@ -59,8 +60,9 @@ class SeriesWindows(Source):
         time: str | None = None,
         rate: PositiveFloat | None = None,
         stride: PositiveInt = 1,
-        split: Literal["train", "test", "all"] = "all",
+        split: Literal["train", "validation", "test", "all"] = "all",
         test_share: Fraction = 0.25,
+        validation_share: Fraction = 0.1,
         examples: Count = 0,
     ) -> None:
         if (path is None) == (name is None):
@@ -68,7 +70,9 @@ class SeriesWindows(Source):
         if context < 2:
             raise ValueError(f"context: found {context}, expected at least 2 samples")
         self.context, self.horizon, self.stride, self.split = context, horizon, stride, split
-        self.examples, self.test_share = examples, test_share
+        if test_share + validation_share >= 1:
+            raise ValueError(f"test_share: found {test_share}, with validation_share 1 or more")
+        self.examples, self.shares = examples, (test_share, validation_share)
         self.files = [] if path is None else _files(path)
         keys = {"channels": channels, "time": time, "rate": rate}
         self._cell = {key: value for key, value in keys.items() if value is not None}
@@ -87,13 +91,13 @@ class SeriesWindows(Source):
         """Recording and first sample of each row."""
         places, before = [], self.examples * (self.context + self.horizon)
         for number, (_, series) in enumerate(self.recordings):
-            border = series.steps - round(self.test_share * series.steps)
-            last = series.steps - self.context - self.horizon
-            first = before
-            if self.split == "train":
-                last = border - self.context - self.horizon
-            elif self.split == "test":
-                first = max(before, border - self.context)
+            test = series.steps - round(self.shares[0] * series.steps)
+            validation = test - round(self.shares[1] * series.steps)
+            begin, end = {
+                "train": (0, validation), "validation": (validation, test),
+                "test": (test, series.steps), "all": (0, series.steps),
+            }[self.split]  # fmt: skip
+            first, last = max(before, begin - self.context), end - self.context - self.horizon
             seen: np.ndarray = np.any(series.mask, axis=0)
             for start in range(first, last + 1, self.stride):
                 middle = start + self.context
@@ -137,7 +141,7 @@ class SeriesWindows(Source):
 
     def fingerprint(self) -> str:
         options = (
-            self.context, self.horizon, self.stride, self.split, self.test_share, self.examples,
+            self.context, self.horizon, self.stride, self.split, self.shares, self.examples,
             self._cell, self._name,
         )  # fmt: skip
         stamps = [stamp(each) for file in self.files for each in files(str(file))]

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ...base import Encoder, Sample
+from ...base import Encoder
 from ..preprocessing import Preprocessing, SeriesProcessor
 
 
@@ -40,8 +39,3 @@ def padded(tensors: Sequence[Tensor]) -> Tensor:
     for row, tensor in zip(batch, tensors, strict=True):
         row[:, : tensor.shape[1]] = tensor
     return batch
-
-
-def stacked(samples: Sequence[Sample], keys: Sequence[str]) -> dict[str, Tensor]:
-    """Return the tensors of equal shapes, stacked."""
-    return {key: torch.stack([sample[key] for sample in samples]) for key in keys}

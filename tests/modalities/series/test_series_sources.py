@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,11 @@ def test_a_source_meets_the_contract(source: type, options: dict[str, Any]) -> N
 
 def test_no_future_of_the_test_was_seen_in_training() -> None:
     pytest.importorskip("statsmodels")
-    train, test = (SeriesWindows(**CARRIED, split=split) for split in ("train", "test"))
-    ends = [max(f + 60 for _, f in train._places), min(f + 48 for _, f in test._places)]
-    assert ends[0] <= ends[1]
+    splits = [SeriesWindows(**CARRIED, split=s) for s in ("train", "validation", "test")]
+    for before, after in itertools.pairwise(splits):
+        ends = max(f + 60 for _, f in before._places), min(f + 48 for _, f in after._places)
+        assert ends[0] <= ends[1]
+    test = splits[-1]
     row, (_, first) = test[0], test._places[0]
     whole = test.recordings[0][1]
     past, future = read(row["series"]), read(row["future"])
