@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,3 +157,33 @@ class Loss:
     count: Tensor | int
     parts: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     failed: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
+@runtime_checkable
+class HasTargets(Protocol):
+    """An encoder that supports `targets`: what a masked objective predicts of each token.
+
+    target_dim: numbers of a token's target.
+    """
+
+    target_dim: int
+
+    def targets(self, **batch: Tensor) -> Features:
+        """Return the targets `[B, T, target_dim]` of the tokens that `forward` returns of a batch,
+        with their mask and grid, without running the layers."""
+        ...
+
+
+def split_signal(signal: Tensor, grid: Sequence[int], steps: Sequence[int]) -> Tensor:
+    """signal `[B, C, *axes]` -> the values under each token of a grid, `[B, T, prod(steps) C]`.
+
+    A token lies over `steps` samples of each axis; the end is filled with zeros, or cut.
+    """
+    sizes = [count * step for count, step in zip(grid, steps, strict=True)]
+    missing = [size - n for size, n in zip(sizes, signal.shape[2:], strict=True)]
+    signal = F.pad(signal, [p for gap in reversed(missing) for p in (0, gap)])
+    batch, channels, axes = signal.shape[0], signal.shape[1], len(sizes)
+    blocks = [n for pair in zip(grid, steps, strict=True) for n in pair]
+    signal = signal.reshape(batch, channels, *blocks)
+    order = [0, *range(2, 2 + 2 * axes, 2), *range(3, 3 + 2 * axes, 2), 1]
+    return signal.permute(order).reshape(batch, math.prod(grid), -1)

@@ -18,6 +18,7 @@ TASKS = {
     "language_modeling": "sensorium.tasks.language.language_modeling:LanguageModeling",
     "localization": "sensorium.tasks.dense.detection:Detection",
     "masked_lm": "sensorium.tasks.language.masked.masked_lm:MaskedLM",
+    "masked_signal": "sensorium.tasks.self_supervised.masked_signal:MaskedSignal",
     "regression": "sensorium.tasks.supervised.regression:Regression",
     "segmentation": "sensorium.tasks.dense.segmentation:Segmentation",
     "signal_generation": "sensorium.tasks.language.signal_generation:SignalGeneration",

@@ -59,7 +59,7 @@ class Context(Protocol):
         options runs once a step.
 
         `audio` is the end of the stream; `audio.encoder` the encoder's output before the
-        connector; `audio.ema` the output of the moving average of that encoder, without a graph.
+        connector; without a graph, `audio.ema` its moving average's, `audio.targets` `HasTargets`'.
         Options: `chunk`, rows that are encoded at a time, their activations computed again in the
         backward; `windows`, a `ChunkSpec` for long signals; and `supports` of the encoder
         (`token_mask`, `layer_hooks`, `hidden_states`).

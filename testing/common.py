@@ -232,4 +232,5 @@ def id_checks(
         "inputs_embeds": lambda: check_inputs_embeds(encoder, batch),
         "vocabulary": lambda: check_vocabulary(encoder, batch["ids"], features.tokens),
         "codes": lambda: check_codes(encoder, features, signals),
+        "targets": lambda: None,
     }

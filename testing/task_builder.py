@@ -30,6 +30,7 @@ from .common import expect, fit_parts
 from .context import StubContext
 
 WIDTH = 16
+POINTS = ("", ".encoder", ".targets")
 TOKENS = (5, 4, 3)
 """Tokens of the longest row, of the first stream, the second, ..."""
 
@@ -120,7 +121,7 @@ class TaskBuilder:
             for stream, use in plan.task.streams.items()
             if "codes" in use.supports
         }
-        points = {f"{s}{point}": WIDTH for s in plan.task.streams for point in ("", ".encoder")}
+        points = {f"{s}{point}": WIDTH for s in plan.task.streams for point in POINTS}
         plan.task.build(points, cast(Mapping[str, Backbone], decoders))
         for name, use in plan.task.head_uses.items():
             expect(name in plan.heads, f"head_uses names {name!r}, which is not in head_types")

@@ -166,6 +166,11 @@ def _build_tasks(
 ) -> None:
     """Build the modules of each task: its own modules, its parts and its heads."""
     widths = {f"{s}{p}": streams[s].width(p[1:]) for s in streams for p in ("", ".encoder")}
+    widths |= {
+        f"{s}.targets": streams[s].width("targets")
+        for s in streams
+        if "targets" in streams[s].encoder.supports
+    }
     for name, task in plan.tasks.items():
         modules[id(task.plan)] = task.task
         task.plan.build_children(seed, modules, {})

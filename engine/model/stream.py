@@ -10,6 +10,7 @@ from torch import nn
 
 from ...connectors.base import Connector
 from ...modalities.base import Encoder, Features
+from ...modalities.features import HasTargets
 from ...modalities.groups import EncoderInputs, ShapeGroups, StreamInput, Tensors, encode_by_group
 from .parameters import is_frozen
 from .sliding_window import encode_windowed, options_of
@@ -40,12 +41,26 @@ class Stream(nn.Module):
         return self.encoder.dim if self.connector is None else self.connector.out_dim
 
     def width(self, point: str = "") -> int:
-        """Return the width after the connector, or, at another point (`encoder`), before it."""
+        """Return the width after the connector, or, at another point (`encoder`), before it; at
+        `targets`, of the encoder's targets."""
+        if point == "targets":
+            return self.target_encoder().target_dim
         return self.encoder.dim if point else self.dim
 
+    def target_encoder(self) -> HasTargets:
+        """Return the encoder. Raise ValueError if it has no targets to predict."""
+        if not isinstance(self.encoder, HasTargets):
+            raise ValueError(f"{type(self.encoder).__name__} has no targets to predict")
+        return self.encoder
+
     def point(self, name: str) -> Callable[[StreamInput, Mapping[str, Any]], Features]:
-        """Return the function that computes a point: `encoder`, `ema`, or the end."""
-        points = {"": self.run, "encoder": self.encode_or_load, "ema": self.encode_ema}
+        """Return the function that computes a point: `encoder`, `ema`, `targets`, or the end."""
+        points = {
+            "": self.run,
+            "encoder": self.encode_or_load,
+            "ema": self.encode_ema,
+            "targets": self.encode_targets,
+        }
         if name not in points or (name == "ema" and self.ema is None):
             raise ValueError(f"a stream has no point {name!r} here; there are: encoder, the end")
         return points[name]
@@ -103,6 +118,14 @@ class Stream(nn.Module):
                 return features
             connected: Features = self.ema_connector(features)
             return connected.replace(hidden_states=features.hidden_states)
+
+    def encode_targets(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
+        """Return the targets of a masked objective for a batch, without a graph."""
+        encoder = self.target_encoder()
+        if isinstance(inputs, Features):
+            raise ValueError("targets are read off batches, not stored features")
+        with torch.no_grad():
+            return encode_by_group(inputs, lambda tensors, _: encoder.targets(**tensors))
 
     def forward(self, features: Features) -> Features:
         if self.connector is None:

@@ -12,6 +12,7 @@ TEXT = Modality(
         "bag_of_words": "sensorium.modalities.text.encoders.bag_of_words:BagOfWords",
         "causal_lm": "sensorium.modalities.text.causal_lm:CausalLM",
         "open_clip": "sensorium.modalities.text.open_clip:OpenClipText",
+        "rendered": "sensorium.modalities.text.pixels.encoder:RenderedText",
         "transformers": "sensorium.modalities.text.transformers:TransformersText",
         "vocabulary": "sensorium.modalities.text.encoders.vocabulary:VocabularyLogits",
     },

@@ -162,6 +162,7 @@ ACTION: dict[str, Case] = {
 TOKENIZER = {"tokenizer": {"type": "bpe", "size": 300}, "max_length": 64}
 DECODER = {**LAYERS, "max_position_embeddings": 96}
 TEXT: dict[str, Case] = {
+    "rendered": ("rendered", {"dim": 16, "depth": 3, "heads": 2, "fonts": []}),
     "transformers": ("transformers", {**hf("bert", **DECODER), **TOKENIZER}),
     "transformers with a head": (
         "transformers",
@@ -233,7 +234,7 @@ UNUSED = {  # parameters that need what only pre-training gives, or lie behind t
     },
     "wav2vec2-conformer": ("model.masked_spec_embed", "model.encoder.pos_conv_embed"),
 }
-TEXTS = ["a red robot", "the small robot pushes a blue puck to the goal, slowly", "né <image> 猫"]
+TEXTS = ["a red robot", "the small robot pushes a blue puck to the goal, slowly", "né <image> кот"]
 
 
 def examples(modality: str) -> list[Any]:

@@ -116,6 +116,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         },
         {"pretext": [{"type": "visible"}], "weight": 0.0},
     ],
+    "masked_signal": [
+        {"input": "image", "masking": "block"},
+        {"input": "state", "masking": "span", "mask_ratio": 0.4, "depth": 0, "normalize": False},
+    ],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
     "segmentation": [{"input": "image", "mask": "state"}],
     "signal_generation": [
@@ -138,6 +142,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "language_modeling": {"sums_rows": False},  # corruptions are drawn by the row's place
     "localization": {"axes": 3},
     "masked_lm": {"sums_rows": False},  # masks are drawn for a batch
+    "masked_signal": {"sums_rows": False},  # masks are drawn by the row's place
     "segmentation": {"axes": 3},
 }
 QUESTION = {"question": "what?", "instruction": "push it", "x": 2}

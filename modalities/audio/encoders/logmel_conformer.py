@@ -25,6 +25,7 @@ from ...base import (
     PositiveInt,
     Sample,
 )
+from ...features import split_signal
 from ..processor import LogMel
 from .conformer_blocks import ConformerBlock, ConvBlock, Subsampling
 from .padding import layer_indices, mask_tokens, padded
@@ -77,8 +78,9 @@ class LogMelConformer(Encoder):
         )
         self.mask_token = nn.Parameter(torch.randn(dim) * 0.02) if mask_token else None
         self.supports = frozenset(
-            {"hidden_states", "layer_hooks"} | ({"token_mask"} if mask_token else set())
+            {"hidden_states", "layer_hooks", "targets"} | ({"token_mask"} if mask_token else set())
         )
+        self.target_dim = subsample * mels
 
     def blocks(self) -> Sequence[nn.Module]:
         return [self.subsampling, *self.layers]
@@ -116,6 +118,14 @@ class LogMelConformer(Encoder):
                 hidden[index] = x
         layers = tuple(self._features(hidden[index], mask) for index in indices)
         return self._features(x, mask).replace(hidden_states=layers)
+
+    def targets(self, mels: Tensor, mask: Tensor) -> Features:
+        """Return the normalized log powers of the frames of each token, `[B, T, subsample M]`."""
+        frames = _normal(mels, mask, self.normalize).masked_fill(~mask[..., None], 0)
+        grid = (-(-frames.shape[1] // self.subsample),)
+        values = split_signal(frames.transpose(1, 2), grid, (self.subsample,))
+        real = split_signal(mask[:, None].float(), grid, (self.subsample,)).any(-1)
+        return self._features(values, real)
 
     def _features(self, x: Tensor, mask: Tensor) -> Features:
         return Features(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ...base import Features
+from ...features import split_signal
 
 Size = tuple[int, int]
 
@@ -38,6 +39,14 @@ def from_map(feature_map: Tensor, size: Size, stride: int, **fields: Any) -> Fea
     grid = (feature_map.shape[2], feature_map.shape[3])
     tokens = feature_map.flatten(2).transpose(1, 2)  # [B, T, D]
     return Features.dense(tokens, **token_geometry(grid, size, stride), **fields)
+
+
+def patch_targets(pixel_values: Tensor, stride: int) -> Features:
+    """pixel_values `[B, C, H, W]` -> the values of each patch, `[B, T, C stride stride]`."""
+    size = (pixel_values.shape[2], pixel_values.shape[3])
+    grid = (size[0] // stride, size[1] // stride)
+    values = split_signal(pixel_values, grid, (stride, stride))
+    return Features.dense(values, **token_geometry(grid, size, stride))
 
 
 def fit(count: int, size: Size, stride: int, prefixes: tuple[int, ...]) -> tuple[Size, int] | None:

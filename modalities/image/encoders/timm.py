@@ -22,6 +22,7 @@ from ...messages import did_you_mean
 from ...submodules import hooked
 from ..processor import TimmProcessor
 from . import timm_features
+from .grid import patch_targets
 from .hooks import masked
 
 TRANSFORM = ("crop_mode", "crop_pct", "interpolation", "mean", "std")
@@ -59,7 +60,7 @@ class Timm(Encoder):
         supported = (
             {"hidden_states"}
             | ({"layer_hooks"} if is_plain_vit else set())
-            | ({"token_mask"} if mask_token else set())
+            | ({"token_mask", "targets"} if mask_token else set())
         )
         self.supports = frozenset(supported)
 
@@ -121,6 +122,15 @@ class Timm(Encoder):
                 self.model, pixel_values, (self.layer, *hidden_states)
             )
             return first.replace(hidden_states=tuple(layers))
+
+    @property
+    def target_dim(self) -> int:
+        size: tuple[int, int] = self.model.patch_embed.patch_size
+        return int(self.processor.size[0] * size[0] * size[1])
+
+    def targets(self, pixel_values: Tensor) -> Features:
+        """Return the values of each patch."""
+        return patch_targets(pixel_values, self.model.patch_embed.patch_size[0])
 
     def _change(
         self,

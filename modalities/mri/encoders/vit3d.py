@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...base import Count, Encoder, Features, Fraction, LayerHook, PositiveFloat, PositiveInt
+from ...features import split_signal
 from ..processor import VolumeProcessor
 from .patch_embed3d import Patches3D
 
@@ -34,7 +35,7 @@ class ViT3D(Encoder):
     spacing, percentiles, crop: see `VolumeProcessor`.
     """
 
-    supports = frozenset({"hidden_states", "token_mask", "layer_hooks"})
+    supports = frozenset({"hidden_states", "token_mask", "layer_hooks", "targets"})
 
     def __init__(
         self,
@@ -137,6 +138,20 @@ class ViT3D(Encoder):
             return Features(tokens, mask, pooled=states[:, 0], **geometry)
 
         return features(hidden).replace(hidden_states=tuple(features(layers[i]) for i in chosen))
+
+    @property
+    def target_dim(self) -> int:
+        return int(self.contrast.shape[0] * math.prod(self.patches.patch))
+
+    def targets(
+        self, volume: Tensor, inside: Tensor, contrasts: Tensor, affine: Tensor, **more: Tensor
+    ) -> Features:
+        """Return the values of each patch of the volume `[B, C, X, Y, Z]`."""
+        patch = self.patches.patch
+        grid = tuple(-(-n // p) for n, p in zip(volume.shape[2:], patch, strict=True))
+        values = split_signal(volume * contrasts[:, :, None, None, None], grid, patch)
+        mask = split_signal(inside[:, None].float(), grid, patch).any(-1)
+        return Features(values, mask, **self._geometry(grid, affine))
 
     def _layer(self, number: int) -> int:
         depth = len(self.layers)
