@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from ..modalities.base import Count, Features, PositiveInt
@@ -22,7 +23,8 @@ class PixelShuffle(Connector):
     """Folds `factor` neighbours along each of the last `axes` axes of the grid into one token.
 
     axes: 2 for pictures (and clips, whose frames stay apart), 3 for volumes. A token is real if one
-    of its parts is. Raise ValueError for a grid that is missing or not divisible.
+    of its parts is. Pictures of several sizes have no common grid: `positions [B, T, 2]` then say
+    where each token is. Raise ValueError for a grid that is missing or not divisible.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class PixelShuffle(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim]` on a grid -> `[B, T / f^axes, out_dim]`."""
+        if features.grid is None and features.positions is not None and self.axes == 2:
+            return self._by_position(features, features.positions)
         grid = self._check(features)
         factors = (1,) * (len(grid) - self.axes) + (self.factor,) * self.axes
         mask = space_to_depth(features.mask.unsqueeze(-1), grid, factors).any(-1)
@@ -48,6 +52,31 @@ class PixelShuffle(Connector):
             origin=shift_origin(features.origin, features.spacing, factors),
             pooled=None,
         )
+
+    def _by_position(self, features: Features, positions: Tensor) -> Features:
+        """Fold squares of tokens `[B, T]` at rows and columns `[B, T, 2]`, row by row."""
+        square, mask = self.factor**2, features.mask
+        width = int(positions.max()) + 1 if not mask.is_meta else 1
+        block, inside = positions // self.factor, positions % self.factor
+        key = block[..., 0] * width + block[..., 1]
+        key = key * square + inside[..., 0] * self.factor + inside[..., 1]
+        order = key.masked_fill(~mask, torch.iinfo(key.dtype).max).argsort(dim=1, stable=True)
+        order = nn.functional.pad(order, (0, -order.shape[1] % square))  # no real token there
+        real = mask.gather(1, order)
+        real[:, mask.shape[1] :] = False
+        tokens = mask_tokens(_take(features.tokens, order), real).unflatten(1, (-1, square))
+        blocks = _take(block, order).unflatten(1, (-1, square))
+        whole = real.unflatten(1, (-1, square))
+        if not mask.is_meta:
+            same = (blocks == blocks[:, :, :1]).all(-1).all(-1) & whole.all(-1)
+            if not bool((same | ~whole.any(-1)).all()):
+                raise ValueError(
+                    f"pixel_shuffle: a picture's rows or columns are not divisible by factor "
+                    f"{self.factor}; set merge: {self.factor} in the encoder"
+                )
+        mask = whole.any(-1)
+        tokens = mask_tokens(self.map(tokens.flatten(2)), mask)
+        return Features(tokens, mask, positions=blocks[:, :, 0])
 
     def _check(self, features: Features) -> tuple[int, ...]:
         grid = features.grid
@@ -63,6 +92,11 @@ class PixelShuffle(Connector):
                     f"by factor {self.factor}; change factor or the encoder's input size"
                 )
         return grid
+
+
+def _take(values: Tensor, order: Tensor) -> Tensor:
+    """Return the rows `[B, T', W]` of `[B, T, W]` in an order `[B, T']`."""
+    return values.gather(1, order[..., None].expand(-1, -1, values.shape[-1]))
 
 
 class FrameStack(Connector):

@@ -9,6 +9,7 @@ IMAGE = Modality(
     preview="sensorium.modalities.image.read:preview",
     encoders={
         "frames": "sensorium.modalities.image.encoders.video_frames:Frames",
+        "native": "sensorium.modalities.image.native.encoder:NativeViT",
         "open_clip": "sensorium.modalities.image.encoders.open_clip:OpenClipVision",
         "patches": "sensorium.modalities.image.encoders.patches:Patches",
         "pixels": "sensorium.modalities.image.pixels:Pixels",

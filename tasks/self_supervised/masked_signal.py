@@ -71,25 +71,26 @@ class MaskedSignal(Task):
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Return the squared error, a mean over values, summed over masked tokens."""
-        errors, masked = self._errors(batch, ctx, ctx.generator)
+        errors, masked = self._errors(batch, ctx, [ctx.generator] * len(batch))
         return Loss((errors * masked).sum(), masked.sum())
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """Return `loss`, the mean over masked tokens, and their number, `masked`, a row; the masks
         follow from the rows' keys."""
-        seed = zlib.crc32("\n".join(batch.keys).encode())
-        errors, masked = self._errors(batch, ctx, torch.Generator().manual_seed(seed))
+        seeds = [zlib.crc32(key.encode()) for key in batch.keys]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        errors, masked = self._errors(batch, ctx, generators)
         counts = masked.sum(1)
         losses = (errors.detach() * masked).sum(1) / counts.clamp(min=1)
         columns = zip(losses.tolist(), counts.tolist(), strict=True)
         return [{"loss": loss, "masked": count} for loss, count in columns]
 
     def _errors(
-        self, batch: Batch, ctx: Context, generator: torch.Generator
+        self, batch: Batch, ctx: Context, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
         """Return the error of each token `[B, T]`, and which are masked."""
         truth = ctx.encode(f"{self.input}.targets")
-        masked = self.masks(truth, generator)
+        masked = self.masks(truth, generators)
         features = ctx.encode(f"{self.input}.encoder", token_mask=masked)
         target = truth.tokens.float()
         if self.normalize:
@@ -108,13 +109,13 @@ class MaskedSignal(Task):
         values: Tensor = self.leave(x)
         return values
 
-    def masks(self, truth: Features, generator: torch.Generator) -> Tensor:
+    def masks(self, truth: Features, generators: Sequence[torch.Generator]) -> Tensor:
         """Return which tokens are masked `[B, T]`: of each row `mask_ratio` of the real ones, one
         or more."""
         if truth.mask.is_meta:
             return torch.ones_like(truth.mask)
         rows = []
-        for real in truth.mask.cpu():
+        for real, generator in zip(truth.mask.cpu(), generators, strict=True):
             places = real.nonzero()[:, 0]
             count = min(len(places), max(1, round(self.mask_ratio * len(places))))
             if self.masking == "block" and len(places) == len(real):
@@ -153,7 +154,8 @@ def draw_spans(length: int, count: int, generator: torch.Generator) -> Tensor:
     order = torch.randperm(len(spans), generator=generator)
     spare = length - count - (len(spans) - 1)
     cuts = torch.randint(spare + 1, (len(spans),), generator=generator).sort().values
-    places, start, before = [], 0, 0
+    places: list[int] = []
+    start = before = 0
     for index, cut in zip(order.tolist(), cuts.tolist(), strict=True):
         start += cut - before
         before = cut

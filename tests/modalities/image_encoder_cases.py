@@ -67,6 +67,7 @@ IMAGE: dict[str, Case] = {
     "patches with a stem": ("patches", {**PATCHES, "stem": [8, 16]}),
     "tokens": ("tokens", {"tokenizer": {"type": "vq", "codes": 8, "patch": 8}, "dim": 16}),
     "pixels": ("pixels", {"size": 8}),
+    "native": ("native", {"patch": 8, "dim": 16, "depth": 3, "heads": 2, "max_patches": 40}),
     "frames": ("frames", {"encoder": {"type": "patches", **PATCHES}}),
     "timm ViT": ("timm", {"name": "vit_tiny_patch16_224", "options": VIT}),
     "timm convolution": ("timm", {"name": "test_convnext"}),

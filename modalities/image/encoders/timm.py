@@ -125,8 +125,8 @@ class Timm(Encoder):
 
     @property
     def target_dim(self) -> int:
-        size: tuple[int, int] = self.model.patch_embed.patch_size
-        return int(self.processor.size[0] * size[0] * size[1])
+        patch = self.model.patch_embed
+        return int(patch.proj.weight.shape[1] * patch.patch_size[0] * patch.patch_size[1])
 
     def targets(self, pixel_values: Tensor) -> Features:
         """Return the values of each patch."""

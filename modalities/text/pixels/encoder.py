@@ -128,5 +128,5 @@ class RenderedText(Encoder):
     def _features(self, tokens: Tensor, mask: Tensor) -> Features:
         side = float(self.processor.patch)
         tokens = tokens.masked_fill(~mask[..., None], 0)
-        where = {"grid": (tokens.shape[1],), "spacing": (side,), "origin": (side / 2,)}
-        return Features(tokens, mask, **where)
+        grid = (tokens.shape[1],)
+        return Features(tokens, mask, grid=grid, spacing=(side,), origin=(side / 2,))

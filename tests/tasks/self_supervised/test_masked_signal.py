@@ -51,10 +51,10 @@ def test_masks_are_of_real_tokens_and_follow_the_seed(masking: Any) -> None:
     task = MaskedSignal(input="a", mask_ratio=0.4, masking=masking)
     mask = torch.tensor([[True] * 20, [True] * 10 + [False] * 10])
     truth = Features(torch.zeros(2, 20, 3), mask, grid=(4, 5))
-    masks = task.masks(truth, seeded(1))
+    masks = task.masks(truth, [seeded(1)] * 2)
     assert masks.sum(1).tolist() == [8, 4] and not (masks & ~mask).any()
-    assert torch.equal(masks, task.masks(truth, seeded(1)))
-    assert not torch.equal(masks, task.masks(truth, seeded(2)))
+    assert torch.equal(masks, task.masks(truth, [seeded(1)] * 2))
+    assert not torch.equal(masks, task.masks(truth, [seeded(2)] * 2))
 
 
 def encoder(**options: Any) -> Encoder:
@@ -118,7 +118,7 @@ def test_the_loss_of_a_constant_is_one() -> None:
     torch.nn.init.zeros_(task.leave.weight)
     torch.nn.init.zeros_(task.leave.bias)
     context = Live(part, ["some text to read"])
-    errors, masked = task._errors(Batch("task", ["0"], [{}]), context, seeded(0))
+    errors, masked = task._errors(Batch("task", ["0"], [{}]), context, [seeded(0)])
     truth = context.encode("text.targets").tokens
     assert masked.any()
     expected = (truth.var(-1) > 0).float()  # the black end is constant

@@ -1,0 +1,1 @@
+"""Speed of packed pictures of many sizes against padded ones."""
