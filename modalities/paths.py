@@ -101,13 +101,14 @@ def read_lines(path: Path) -> list[str]:
 
 
 def stamp(path: Path) -> str:
-    """Return the absolute path, size in bytes and time of change in ns of a file."""
+    """Return the absolute path, size in bytes, and times in ns of a file: that of its content, and
+    that of its entry, which nothing sets back (`cp -p`, `rsync -t` and archives set the first)."""
     path = path.absolute()
     try:
         status = path.stat()
     except OSError:
         return f"{path}|missing"
-    return f"{path}|{status.st_size}|{status.st_mtime_ns}"
+    return f"{path}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}"
 
 
 def cell_identity(cell: Any, files: FileLister = cell_files) -> str | None:

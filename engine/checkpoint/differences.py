@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...modalities.base import Source
+from ...modalities.messages import did_you_mean
 from ..data import FAILURES, TRAIN, VALIDATION, ShuffleBuffer, TaskDataset, Wrapped
 from ..recipe import Recipe
 from ..utils import ConfigError
@@ -51,8 +52,9 @@ def check_differences(old: Recipe, new: Recipe, allowed: Sequence[str]) -> list[
     """Return a line for each key that differs.
 
     allowed: keys that may, with all that is below them. Raise ConfigError, a line for each key that
-    may not.
+    may not, or for one that is in neither recipe.
     """
+    _check_allowed(allowed, {*_flat(old.to_dict()), *_flat(new.to_dict())})
     changed = differences(old, new)
     refused = [key for key in changed if not (is_neutral(key) or covers(allowed, key))]
     if refused:
@@ -66,12 +68,30 @@ def check_differences(old: Recipe, new: Recipe, allowed: Sequence[str]) -> list[
     return [f"{key}: {_text(a)} before, {_text(b)} from now on" for key, (a, b) in changed.items()]
 
 
+def _check_allowed(allowed: Sequence[str], keys: Iterable[str]) -> None:
+    """Raise ConfigError for an allowed key that names nothing."""
+    known: dict[str, None] = {}
+    for key in keys:
+        parts = key.split(".")
+        known |= dict.fromkeys(".".join(parts[:count]) for count in range(1, len(parts) + 1))
+        if parts[0] == "tasks" and parts[2:3] == ["data"]:  # what `holdout` keeps has no section
+            known |= dict.fromkeys((f"tasks.{parts[1]}.data.{VALIDATION}",))
+    for key in allowed:
+        if key not in known:
+            raise ConfigError(
+                f"--allow-change {key}: neither the run nor the recipe has such a key"
+                f"{did_you_mean(key, known)}"
+            )
+
+
 def is_neutral(key: str) -> bool:
     """Return whether a key changes no weight: it is about speed, logs or other splits."""
     if covers(NEUTRAL, key):
         return True
     keys = key.split(".")
-    return keys[0] == "tasks" and keys[2:3] == ["data"] and keys[3] not in (TRAIN, VALIDATION)
+    return (
+        keys[0] == "tasks" and keys[2:3] == ["data"] and bool(set(keys[3:4]) - {TRAIN, VALIDATION})
+    )
 
 
 def covers(allowed: Iterable[str], key: str) -> bool:
@@ -133,6 +153,8 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
         items = ((str(i), each) for i, each in enumerate(value))
     else:
         return {path: list(value) if isinstance(value, tuple) else value}
+    if not value:  # `lora: {}` is not the same as none
+        return {path: {}} if path else {}
     flat: dict[str, Any] = {}
     for key, inner in items:
         flat |= _flat(inner, f"{path}.{key}" if path else str(key))

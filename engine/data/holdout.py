@@ -2,37 +2,52 @@
 
 A group is rows that a source keeps together (an episode, a speaker, a subject), or the rows of
 one value of the column that the recipe names: their rows are too much alike to lie on both sides.
+Without such a column, rows whose cells name the same file (several captions of a picture, questions
+about a volume) are of one group too.
 """
 
 from __future__ import annotations
 
+import os
 import unicodedata
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ...modalities.base import Source, Unreadable
 from ...modalities.messages import did_you_mean
+from ...modalities.paths import cell_paths, map_paths
 from ..recipe import Holdout
 from ..utils import ConfigError, derive_seed
 from .row_errors import FAILURES
 from .wrappers import Subset, column_names
 
+PROBED = 16
+"""Rows of which it is tried whether a column names files."""
 
-def hold_out(source: Source, holdout: Holdout, where: str, *, skip: bool) -> tuple[Source, Source]:
+
+def hold_out(
+    source: Source, holdout: Holdout, where: str, *, skip: bool, streams: Iterable[str] = ()
+) -> tuple[Source, Source]:
     """Return the rows that are trained on, and those that are held out.
 
-    skip: rows whose group cannot be read stay in training, where they fail and are counted; else
-    they are refused. Raise ConfigError if one side would be empty.
+    streams: columns whose cells may name files. skip: rows whose group cannot be read stay in
+    training, where they fail and are counted; else they are refused. Raise ConfigError if one side
+    would be empty.
     """
     groups, faults = _groups(source, holdout.by, where)
+    if holdout.by is None:
+        groups, grouped = _joined(groups, _files_of(source, streams))
+    else:
+        grouped = True
     if faults and not skip:
         index = min(faults)
         raise ConfigError(f"{where}.by, row {source.key(index)}: {faults[index]}")
     numbers: dict[Hashable, int] = {}
     group_of = np.array([numbers.setdefault(g, len(numbers)) for g in groups])
-    count, unit = len(numbers), "rows" if holdout.by is None and not source.groups else "groups"
+    is_grouped = grouped or bool(source.groups)
+    count, unit = len(numbers), "groups" if is_grouped else "rows"
     order = np.random.default_rng(derive_seed(0, "holdout")).permutation(count)
     held_out = round(count * holdout.share)
     if unit == "groups" and not 0 < held_out < count:
@@ -70,6 +85,45 @@ def _groups(
             faults[index] = source.faults.get(index, str(error))
         values.append(("no group", index) if index in faults else _group_key(value))
     return values, faults
+
+
+def _files_of(source: Source, streams: Iterable[str]) -> list[Sequence[Hashable]]:
+    """Return, for each stream whose cells name files, what each row's cell is; a row whose cell
+    names none is alone."""
+    listed = []
+    for stream in streams:
+        cells = [source.named_cell(i, stream) for i in range(min(PROBED, len(source)))]
+        if any(cell_paths(cell) for cell in cells):
+            named = ((i, source.named_cell(i, stream)) for i in range(len(source)))
+            listed.append([_describe(c) if cell_paths(c) else ("alone", i) for i, c in named])
+    return listed
+
+
+def _describe(cell: Any) -> Hashable:
+    return repr(map_paths(cell, os.path.realpath))
+
+
+def _joined(
+    groups: Sequence[Hashable], others: Sequence[Sequence[Hashable]]
+) -> tuple[Sequence[Hashable], bool]:
+    """Return groups of rows that agree in the groups or in one of the others, directly or by way
+    of further rows, and whether any were joined."""
+    first: dict[Hashable, Hashable] = {}
+    parent: dict[Hashable, Hashable] = {}
+
+    def root(group: Hashable) -> Hashable:
+        while parent.get(group, group) != group:
+            group = parent[group]
+        return group
+
+    joined = False
+    for number, values in enumerate(others):
+        for group, value in zip(groups, values, strict=True):
+            before = root(first.setdefault((number, value), group))
+            if before != root(group):
+                parent[root(group)] = before
+                joined = True
+    return ([root(group) for group in groups] if joined else groups), joined
 
 
 def _group_key(value: Any) -> Hashable:

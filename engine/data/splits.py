@@ -103,7 +103,8 @@ def load_split(
         return source
     if name == TRAIN and holdout:
         skip = sections[TRAIN].on_error == "skip"
-        splits = hold_out(source, holdout, f"{where}.holdout", skip=skip)
+        inputs = plan.tasks[task].task.inputs()
+        splits = hold_out(source, holdout, f"{where}.holdout", skip=skip, streams=inputs)
         source = splits[split == VALIDATION]
     if len(source) == 0:
         raise ConfigError(f"{where}: holds no row")

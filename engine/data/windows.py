@@ -76,6 +76,9 @@ class Windows(Wrapped):
         name = self.source.cell_key(index, column, files)
         return f"{name}|{list(self.spans[column])}" if column in self.spans else name
 
+    def named_cell(self, index: int, column: str) -> Any:
+        return None if column in self.spans else self.source.named_cell(index, column)
+
     def fingerprint(self) -> str:
         spans = sorted((name, list(span)) for name, span in self.spans.items())
         return f"{self.source.fingerprint()}{spans}"

@@ -90,6 +90,9 @@ class Wrapped(Source):
     def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
         return self.source.cell_key(index, column, files)
 
+    def named_cell(self, index: int, column: str) -> Any:
+        return self.source.named_cell(index, column)
+
 
 class RenamedColumns(Wrapped):
     """Rows under the names that a recipe wants; the names that they have stay too."""
@@ -122,6 +125,12 @@ class RenamedColumns(Wrapped):
             return self.source.cell_key(index, name, files)
         parts = {key: self.source.cell_key(index, part, files) for key, part in name.items()}
         return f"{sorted(parts.items())}"
+
+    def named_cell(self, index: int, column: str) -> Any:
+        name = self.names.get(column, column)
+        if isinstance(name, str):
+            return self.source.named_cell(index, name)
+        return _joined({key: self.source.named_cell(index, part) for key, part in name.items()})
 
     def fingerprint(self) -> str:
         return f"{self.source.fingerprint()}{sorted(self.names.items())}"
@@ -186,6 +195,9 @@ class Subset(Wrapped):
 
     def cell_key(self, index: int, column: str, files: FileLister = cell_files) -> str:
         return self.source.cell_key(int(self.rows[index]), column, files)
+
+    def named_cell(self, index: int, column: str) -> Any:
+        return self.source.named_cell(int(self.rows[index]), column)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self.rows.tobytes()).hexdigest()[:16]

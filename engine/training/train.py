@@ -80,6 +80,8 @@ def train(
     """
     if resume and overwrite:
         raise ConfigError("--resume continues a run and --overwrite starts over; take one out")
+    if allow_changes and not resume:
+        raise ConfigError("--allow-change: is for a run that is continued; add --resume")
     check_trackers(recipe.train.track)
     stages = stage_recipes(recipe)
     runs = _Runs(recipe, folder, resume, overwrite, allow_changes, show, command, device, trainer)

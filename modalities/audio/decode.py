@@ -34,6 +34,16 @@ BLOCK = 1 << 18
 _SHORT = re.compile(r"^ *(?:data|Data Size) *: (\d+) \(should be (\d+)\)", re.M)
 _TORN = re.compile(r"Junk after the last page|> file length|does not match value from 'ds64'")
 
+CONVERTED = "WAV or FLAC (ffmpeg -i its_name sound.flac converts it)"
+_FOREIGN = {
+    "MP4 or M4A (AAC, ALAC)": (4, b"ftyp"),
+    "AMR": (0, b"#!AMR"),
+    "WMA": (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+    "WebM or Matroska": (0, b"\x1a\x45\xdf\xa3"),
+    "AAC": (0, b"\xff\xf1"),
+}
+"""Formats by where in the file their signs are."""
+
 CHANNEL_MAP = 0x1100
 """libsndfile's command SFC_GET_CHANNEL_MAP_INFO."""
 SPEAKERS = {1: "mono", 2: "front", 3: "front", 4: "center", 5: "front", 6: "front", 7: "center"}
@@ -49,10 +59,18 @@ Decoded = tuple[np.ndarray, int, tuple[str, ...]]
 def decode_file(source: Any, start: float, end: float | None, name: object) -> Decoded:
     """Return the samples from `start` to `end` seconds of a file. Raise ReadError."""
     with _opened(source, name) as (file, buffer):
+        _check_kind(bytes(buffer[:16]), name)
         parts = byte_ranges(buffer, end)
         if len(parts) < 2:
             return _decode(ByteRangeFile(buffer, parts[0]) if parts else file, start, end, name)
         return _chained([ByteRangeFile(buffer, part) for part in parts], start, end, name)
+
+
+def _check_kind(head: bytes, name: object) -> None:
+    """Raise ReadError for a format that is known and not decoded."""
+    kind = next((k for k, (place, sign) in _FOREIGN.items() if head[place:].startswith(sign)), None)
+    if kind is not None:
+        raise ReadError(name, f"is {kind}, which libsndfile does not decode", CONVERTED)
 
 
 @contextmanager

@@ -182,6 +182,7 @@ def _from_array(array: Any, rate: Any, source: object) -> Sound:
 
 def _to_floats(values: np.ndarray, source: object) -> np.ndarray:
     """Any kind of number as float32 of the same loudness; unsigned bytes lie around 128."""
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype == np.uint8:
         return (values.astype(np.float32) - 128) / 128
     if values.dtype in (np.int8, np.int16, np.int32):

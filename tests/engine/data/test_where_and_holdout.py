@@ -14,7 +14,9 @@ from PIL import Image
 
 from sensorium.engine.data import RowList, open_section
 from sensorium.engine.data.holdout import hold_out
+from sensorium.engine.data.sources import Json
 from sensorium.engine.data.where import filter_rows, filtered
+from sensorium.engine.data.wrappers import Subset, rename
 from sensorium.engine.recipe import DataSection, Holdout
 from sensorium.engine.recipe.validation import validate
 from sensorium.engine.utils import ConfigError
@@ -224,3 +226,46 @@ def test_one_group_in_several_spellings_lies_on_one_side(spellings: tuple[Any, .
     assert len(train) + len(held_out) == len(rows)
     for group in ({"0", "1", "2"}, {"3", "4", "5"}, {"6", "7", "8"}, {"9", "10", "11"}):
         assert any(group <= side for side in sides)
+
+
+def test_rows_of_one_file_lie_on_one_side(tmp_path: Path) -> None:
+    """Five captions of a picture, named as they are or through a link, are no five pictures."""
+    lines = []
+    for number in range(12):
+        file = tmp_path / f"{number}.png"
+        file.write_bytes(b"x")
+        (tmp_path / f"link{number}.png").symlink_to(file)
+        names = [f"{number}.png", f"link{number}.png", f"./{number}.png"]
+        lines += [json.dumps({"image": name, "caption": f"{number}"}) for name in names]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    source = rename(
+        Json(path=str(tmp_path / "a.jsonl"), paths=["image"]),
+        {"picture": "image", "text": "caption"},
+    )
+    source = Subset(source, np.arange(len(source))[::-1])
+    for streams in (["picture"], ["text", "picture"]):
+        train, held = hold_out(source, Holdout(share=0.25), "d", skip=False, streams=streams)
+        assert len(held) == 9
+        assert not {train[i]["text"] for i in range(len(train))} & {
+            held[i]["text"] for i in range(len(held))
+        }
+    train, held = hold_out(source, Holdout(share=0.25), "d", skip=False, streams=["text"])
+    assert len(held) == 9  # texts are no files: single rows
+
+
+PAIRS = [("a", "1"), ("a", "2"), ("b", "3"), ("b", "4"), ("c", "5"), ("d", "6")]
+
+
+def test_files_join_groups_and_a_named_column_stands_alone(tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / name).write_bytes(b"x")
+    rows = [{"x": str(tmp_path / name), "who": who} for name, who in PAIRS]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = Json(path=str(tmp_path / "a.jsonl"))
+    _, held = hold_out(source, Holdout(share=0.5), "d", skip=False, streams=["x"])
+    files = [held[i]["x"] for i in range(len(held))]
+    assert len(set(files)) == 2 and all(
+        files.count(f) == [r["x"] for r in rows].count(f) for f in files
+    )
+    _, held = hold_out(source, Holdout(share=0.5, by="who"), "d", skip=False, streams=["x"])
+    assert len(held) == 3

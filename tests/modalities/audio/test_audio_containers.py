@@ -228,3 +228,23 @@ def test_every_key_of_a_cell_counts(tmp_path: Path, keys: dict[str, Any], answer
                 read(source)
         else:
             assert read(source).seconds == answer
+
+
+FOREIGN = {
+    "MP4 or M4A": b"\x00\x00\x00\x20ftypM4A \x00\x00\x00\x00",
+    "AMR": b"#!AMR\n",
+    "WMA": bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"),
+    "WebM": b"\x1aE\xdf\xa3",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_formats_that_are_not_decoded_are_named(kind: str) -> None:
+    with pytest.raises(ReadError, match=f"is {kind}.* does not decode; expected WAV or FLAC"):
+        read(FOREIGN[kind] + bytes(200))
+
+
+def test_integers_of_another_byte_order() -> None:
+    values = np.array([1000, -2000, 3000])
+    little, big = (read((values.astype(kind), 8000)).samples for kind in ("<i2", ">i2"))
+    np.testing.assert_array_equal(little, big)

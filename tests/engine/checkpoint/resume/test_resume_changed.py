@@ -14,9 +14,10 @@ import torch
 from pyarrow import csv
 from recipe_changes import train
 
-from sensorium.engine.checkpoint import rows_identity
+from sensorium.engine.checkpoint import check_differences, rows_identity
+from sensorium.engine.checkpoint.differences import differences
 from sensorium.engine.data import open_section
-from sensorium.engine.recipe import DataSection
+from sensorium.engine.recipe import DataSection, parse_recipe
 from sensorium.engine.utils import ConfigError, RunLogger
 from sensorium.modalities.image.datasets.digits import Digits
 
@@ -137,3 +138,34 @@ def test_other_values_behind_the_same_keys_are_other_rows(kind: str, tmp_path: P
     first = identity(["cat", "dog", "cat"])
     assert identity(["cat", "dog", "cat"], "a column that the task does not read") == first
     assert identity(["cat", "cat", "cat"]) != first
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("train.stpes", "neither the run nor the recipe has such a key; did you mean"),
+        ("steps", "neither the run"),
+        ("tasks.nobody", "neither the run"),
+        ("train.steps", None),
+        ("train", None),
+        ("inputs", None),
+    ],
+)
+def test_an_allowed_key_is_one_of_the_recipes(key: str, message: str | None, shop: Any) -> None:
+    recipe = parse_recipe(shop.recipe())
+    if message is None:
+        assert check_differences(recipe, recipe, [key]) == []
+    else:
+        with pytest.raises(ConfigError, match=f"--allow-change {key}: {message}"):
+            check_differences(recipe, recipe, [key])
+
+
+def test_an_option_without_values_is_a_difference(shop: Any) -> None:
+    plain = shop.recipe()
+    plain["inputs"]["image"]["encoder"].pop("lora", None)
+    adapted = json.loads(json.dumps(plain))
+    adapted["inputs"]["image"]["encoder"]["transforms"] = [{"type": "keep_layers", "layers": []}]
+    empty = json.loads(json.dumps(plain))
+    empty["inputs"]["image"]["encoder"]["options"] = {}
+    for other in (adapted, empty):
+        assert differences(parse_recipe(plain), parse_recipe(other))
