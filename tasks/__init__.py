@@ -19,6 +19,7 @@ TASKS = {
     "localization": "sensorium.tasks.dense.detection:Detection",
     "masked_lm": "sensorium.tasks.language.masked.masked_lm:MaskedLM",
     "masked_signal": "sensorium.tasks.self_supervised.masked_signal:MaskedSignal",
+    "mixed_sequence": "sensorium.tasks.generation.mixed:MixedSequence",
     "regression": "sensorium.tasks.supervised.regression:Regression",
     "segmentation": "sensorium.tasks.dense.segmentation:Segmentation",
     "signal_generation": "sensorium.tasks.language.signal_generation:SignalGeneration",

@@ -13,6 +13,10 @@ ACTION = Modality(
         "state": "sensorium.modalities.action.encoders.state:State",
         "trajectory": "sensorium.modalities.action.encoders.trajectory:TrajectoryEncoder",
     },
+    decoders={
+        "diffusion": "sensorium.modalities.action.decoders.heads:DiffusionHead",
+        "flow": "sensorium.modalities.action.decoders.heads:FlowHead",
+    },
     augments={
         "action": "sensorium.modalities.action.augment:Noise",
     },

@@ -63,3 +63,30 @@ def attribute_accuracy(
         f"{name}_accuracy": float((predicted == expected).mean()),
         f"{name}_accuracy_real": float((held_out == expected).mean()),
     }
+
+
+class MixedMetrics:
+    """`text_match`: the fraction of rows whose text is right; `count_match`: whose number of
+    vectors is; `mae`: of the numbers of those rows, NaN without any."""
+
+    def __init__(self) -> None:
+        self.texts: list[bool] = []
+        self.counts: list[bool] = []
+        self.errors: list[float] = []
+
+    def update(
+        self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
+    ) -> None:
+        for row, reference in zip(predictions, references, strict=True):
+            self.texts.append(row["text"].strip() == str(reference["text"]).strip())
+            self.counts.append(len(row["values"]) == len(reference["values"]))
+            if self.counts[-1] and row["values"]:
+                difference = np.array(row["values"]) - np.array(reference["values"])
+                self.errors.append(float(np.abs(difference).mean()))
+
+    def compute(self) -> dict[str, float]:
+        return {
+            "text_match": float(np.mean(self.texts)),
+            "count_match": float(np.mean(self.counts)),
+            "mae": float(np.mean(self.errors)) if self.errors else float("nan"),
+        }

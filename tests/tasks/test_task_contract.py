@@ -120,6 +120,18 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"input": "image", "masking": "block"},
         {"input": "state", "masking": "span", "mask_ratio": 0.4, "depth": 0, "normalize": False},
     ],
+    "mixed_sequence": [
+        {"prompt": "<image> {question}", "values": "path", "numbers": 2, "max_new_tokens": 3},
+        {
+            "prompt": "{question}",
+            "target": " {name}",
+            "values": "path",
+            "numbers": 3,
+            "head": "diffusion",
+            "modality_weights": True,
+            "max_new_tokens": 3,
+        },
+    ],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
     "segmentation": [{"input": "image", "mask": "state"}],
     "signal_generation": [
@@ -143,6 +155,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "localization": {"axes": 3},
     "masked_lm": {"sums_rows": False},  # masks are drawn for a batch
     "masked_signal": {"sums_rows": False},  # masks are drawn by the row's place
+    "mixed_sequence": {"sums_rows": False},  # noise is drawn by the row's place
     "segmentation": {"axes": 3},
 }
 QUESTION = {"question": "what?", "instruction": "push it", "x": 2}

@@ -147,11 +147,9 @@ class Diffusers(Decoder):
                 "add a connector to the stream, or second: average to the generator"
             )
         inputs = {
-            "encoder_hidden_states": first.tokens,
-            "encoder_attention_mask": first.mask,
-            "timestep": timesteps,
-            "return_dict": False,
-        }
+            "encoder_hidden_states": first.tokens, "encoder_attention_mask": first.mask,
+            "timestep": timesteps, "return_dict": False,
+        }  # fmt: skip
         if self.second is None:
             alone: Tensor = self.model(noisy, **inputs)[0]
             return alone
@@ -241,13 +239,15 @@ class Diffusers(Decoder):
         return self.model.config.in_channels, side, side
 
     def _dropped(self, condition: Features | Sequence[Features]) -> list[Features]:
-        """Return the conditions, zeros in some rows while training."""
+        """Return the conditions, zeros in some rows while training: all of a row or one."""
         streams = [condition] if isinstance(condition, Features) else list(condition)
         if not (self.training and self.dropout):
             return streams
-        first = streams[0].tokens
-        kept = torch.rand(len(first), 1, 1, device=first.device) >= self.dropout
-        return [each.replace(tokens=each.tokens * kept) for each in streams]
+        draws = torch.rand(1 + len(streams), len(streams[0].tokens), device=streams[0].mask.device)
+        together, *apart = draws >= self.dropout
+        keep = [together] if len(streams) == 1 else [together & each for each in apart]
+        pairs = zip(streams, keep, strict=True)
+        return [each.replace(tokens=each.tokens * k.view(-1, 1, 1)) for each, k in pairs]
 
     def _add_schedule(self) -> str:
         """Add the tables `[N]` of the training schedule; return what the model predicts."""
