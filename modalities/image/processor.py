@@ -122,14 +122,19 @@ class HubProcessor(ImageProcessor):
     frames: int = 0
 
     def build(self) -> Callable[[Image.Image], Any]:
+        transform: Callable[[Image.Image], Any] = self.library()
+        trace_methods(transform)
+        return transform
+
+    def library(self) -> Any:
+        """Return the image processor of transformers. Raise ValueError if there is no such
+        class."""
         import transformers
 
         processor_class = getattr(transformers, self.kind, None)
         if processor_class is None:
             raise ValueError(f"processor: transformers has no image processor {self.kind!r}")
-        transform: Callable[[Image.Image], Any] = processor_class(**self.options)
-        trace_methods(transform)
-        return transform
+        return processor_class(**self.options)
 
     def _prepared_size(self, sample: Sample) -> tuple[int, int] | None:
         key = grid_key(sample)

@@ -151,8 +151,8 @@ def save_folder(encoder: Any, config: Fields, folder: str) -> dict[str, Tensor]:
     enliven(model)
     model.save_pretrained(folder)
     prepare: Any = encoder.processor
-    if hasattr(prepare, "transform"):
-        prepare.transform.save_pretrained(folder)
+    if hasattr(prepare, "library"):
+        prepare.library().save_pretrained(folder)
     elif hasattr(prepare, "rate"):
         prepare._extractor.save_pretrained(folder)
     path = getattr(getattr(encoder, "tower", None), "path", "")

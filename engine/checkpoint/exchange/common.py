@@ -28,15 +28,20 @@ class Imported:
     states: States = field(default_factory=dict)
 
 
-def opened(family: str, path: Path) -> Any:
-    """Return a checkpoint's model of a class of transformers. Raise ConfigError for another one."""
+def opened(path: Path, *families: str) -> Any:
+    """Return a checkpoint's model of one of some classes of transformers. Raise ConfigError for
+    another one."""
     import transformers
 
     config = AutoConfig.from_pretrained(path)
-    named = config.architectures or [family]
-    known = {getattr(transformers, family).config_class}
-    if type(config) not in known:
-        raise ConfigError(f"holds a {config.model_type} ({named[0]}), expected {family}")
+    family = next(
+        (f for f in families if type(config) is getattr(transformers, f).config_class), None
+    )
+    if family is None:
+        named = config.architectures or [config.model_type]
+        raise ConfigError(
+            f"holds a {config.model_type} ({named[0]}), expected {' or '.join(families)}"
+        )
     with quiet_loading():
         model, report = getattr(transformers, family).from_pretrained(
             path, dtype=torch.float32, use_safetensors=True, output_loading_info=True

@@ -173,7 +173,7 @@ def _copy(target: nn.Module, source: nn.Module) -> None:
 
 
 def _save_processors(folder: Path, encoder: Any, backbone: Any, config: LlavaConfig) -> None:
-    encoder.processor.transform.save_pretrained(folder)
+    encoder.processor.library().save_pretrained(folder)
     save_tokenizer(folder, backbone.tokenizer, image=config.image_token_index)
 
 

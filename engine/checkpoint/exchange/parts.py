@@ -135,8 +135,8 @@ def _transformers(model: Model, component: BuiltComponent, module: nn.Module, ou
         inner.save_pretrained(beside)
         if hasattr(part, "tokenizer"):
             save_tokenizer(beside, part.tokenizer)
-        if hasattr(getattr(part, "processor", None), "transform"):
-            part.processor.transform.save_pretrained(beside)
+        if hasattr(getattr(part, "processor", None), "library"):
+            part.processor.library().save_pretrained(beside)
         opened = type(inner).from_pretrained(beside).eval()
         if isinstance(part, Backbone):
             theirs = opened(input_ids=ids).logits

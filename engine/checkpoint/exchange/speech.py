@@ -25,7 +25,7 @@ def wav2vec2_ctc(path: Path) -> Imported:
     family = transformers.AutoModelForCTC._model_mapping.get(type(config), None)
     if family is None:
         raise ConfigError(f"holds a {config.model_type}, which has no CTC head")
-    model = opened(family.__name__, path)
+    model = opened(path, family.__name__)
     if getattr(config, "add_adapter", False):
         raise ConfigError("add_adapter: its head follows an adapter, which is not supported")
     ids, settings = _vocabulary(path, config)
@@ -86,7 +86,7 @@ GENERATION = ("suppress_tokens", "begin_suppress_tokens")
 def whisper(path: Path) -> Imported:
     """Whisper (Radford et al. 2022): its encoder over the whole window, and its decoder, which
     attends to that and begins with the tokens of language and task."""
-    model = opened("WhisperForConditionalGeneration", path)
+    model = opened(path, "WhisperForConditionalGeneration")
     stored, length = model.generation_config, model.config.max_target_positions
     start = _whisper_start(stored, model.config)
     options = {key: getattr(stored, key, None) for key in GENERATION}

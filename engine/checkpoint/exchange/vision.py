@@ -24,7 +24,7 @@ from .common import (
 
 def llava(path: Path) -> Imported:
     """LLaVA (Liu et al. 2023): an image stream in the prompt of a decoder."""
-    model = opened("LlavaForConditionalGeneration", path)
+    model = opened(path, "LlavaForConditionalGeneration")
     config = model.config
     layer, activation = _llava_connection(config)
     hidden = model.model.multi_modal_projector.linear_1.out_features
@@ -119,7 +119,7 @@ def _dual(path: Path, model: Any, loss: str, connector: Any, dim: int, text: Jso
 
 def clip(path: Path) -> Imported:
     """CLIP (Radford et al. 2021): projections of an image's and a text's vector, InfoNCE."""
-    model = opened("CLIPModel", path)
+    model = opened(path, "CLIPModel")
     connector = {"type": "linear", "project_pooled": True}
     recipe = _dual(path, model, "infonce", connector, model.config.projection_dim, {})
 
@@ -140,9 +140,9 @@ def clip(path: Path) -> Imported:
 
 
 def siglip(path: Path) -> Imported:
-    """SigLIP (Zhai et al. 2023): an image's and a text's vector as the towers return them, a
-    sigmoid for each pair."""
-    model = opened("SiglipModel", path)
+    """SigLIP (Zhai et al. 2023) and SigLIP 2 at native resolution (Tschannen et al. 2025): an
+    image's and a text's vector as the towers return them, a sigmoid for each pair."""
+    model = opened(path, "SiglipModel", "Siglip2Model")
     config = model.config
     widths = {
         "vision_config.hidden_size": config.vision_config.hidden_size,

@@ -177,8 +177,8 @@ class TransformersVision(Encoder):
     ) -> Features:
         """What the processor gave -> Features `[B, T, D]`.
 
-        A picture `[B, C, H, W]` or clip `[B, T, C, H, W]` has a `grid`; patches of pictures of several shapes (SigLIP 2:
-        `[B, T, C * p * p]`, with `pixel_attention_mask` and `spatial_shapes`) have a mask.
+        A picture `[B, C, H, W]` or clip `[B, T, C, H, W]` has a `grid`; patches of several shapes
+        (SigLIP 2: `[B, T, C * p * p]`, `pixel_attention_mask`, `spatial_shapes`) have a mask.
         hidden_states: blocks of a transformer, else stages, from 0 or from the end (-1).
         """
         features, hidden = self._features(pixel_values, hidden_states, **inputs)
