@@ -79,6 +79,8 @@ class Report:
             for s in self.components
         ]
         lines = [format_table([head, *rows], right=(3, 4))]
+        numbers = sum(s.parameters for s in self.components)
+        lines.append(f"weights: {4 * numbers:,} bytes in float32, {numbers:,} in int8")
         for task, flops in self.flops.items():
             lines.append(
                 f"a step of {task}: {flops / 1e9:.3g} GFLOP, about {self.memory[task] / 1e9:.2g} GB"

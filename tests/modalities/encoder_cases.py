@@ -161,13 +161,13 @@ ACTION: dict[str, Case] = {
 }
 TOKENIZER = {"tokenizer": {"type": "bpe", "size": 300}, "max_length": 64}
 DECODER = {**LAYERS, "max_position_embeddings": 96}
+BERT = {**hf("bert", **DECODER), **TOKENIZER}
 TEXT: dict[str, Case] = {
+    "hashed": ("hashed", {"features": 24, "dim": 16}),
+    "fallback": ("fallback", {"encoder": {"type": "transformers", **BERT}}),
     "rendered": ("rendered", {"dim": 16, "depth": 3, "heads": 2, "fonts": []}),
-    "transformers": ("transformers", {**hf("bert", **DECODER), **TOKENIZER}),
-    "transformers with a head": (
-        "transformers",
-        {**hf("bert", **DECODER), **TOKENIZER, "lm_head": True},
-    ),
+    "transformers": ("transformers", BERT),
+    "transformers with a head": ("transformers", {**BERT, "lm_head": True}),
     "causal_lm": ("causal_lm", {**hf("llama", **DECODER), **TOKENIZER}),
     "bag_of_words": ("bag_of_words", TOKENIZER),
     "averaging": ("averaging", {**TOKENIZER, "dim": 24, "depth": 3, "bigrams": 50}),
