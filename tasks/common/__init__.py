@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .similarity import l2_normalize as l2_normalize
     from .words import text_unit_scores as text_unit_scores
     from .words import text_units as text_units
+    from .words import words_of as words_of
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -57,6 +58,6 @@ else:
                 "require_streams",
             ],
             "similarity": ["MAX_LOGIT_SCALE", "l2_normalize"],
-            "words": ["text_unit_scores", "text_units"],
+            "words": ["text_unit_scores", "text_units", "words_of"],
         },
     )

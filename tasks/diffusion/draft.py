@@ -18,7 +18,8 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 
 from ...modalities.base import Tokenizer
-from ..speech import CTCHypothesis, words_of
+from ..common import words_of
+from ..speech import CTCHypothesis
 
 
 @dataclass(frozen=True)

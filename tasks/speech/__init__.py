@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .alignment import words_of as words_of
     from .asr import ASR as ASR
     from .decoding import CTCHypothesis as CTCHypothesis
     from .decoding import fitting_rows as fitting_rows
@@ -21,7 +20,6 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "alignment": ["words_of"],
             "asr": ["ASR"],
             "decoding": ["CTCHypothesis", "fitting_rows", "greedy"],
             "inter_ctc": ["ctc_losses", "frame_logits"],

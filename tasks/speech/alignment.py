@@ -5,8 +5,7 @@ Legend: `T` frames, `V` classes, the blank among them.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from torchaudio.functional import forced_align, merge_tokens
 
 from ...modalities.base import Tokenizer
+from ..common import words_of
 
 
 @dataclass(frozen=True)
@@ -27,64 +27,6 @@ class FrameTimes:
     def at(self, frame: int) -> float:
         """Return the second at which a frame begins."""
         return max(0.0, self.origin + (frame - 0.5) * self.step)
-
-
-def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[str, int, int]]:
-    """Return the words of a text with the index of their first token and that behind their last."""
-    text = tokenizer.decode(ids)
-    spans = character_spans(tokenizer, ids)
-    words: list[tuple[str, int, int]] = []
-    token = 0
-    for match in re.finditer(r"\S+", text):
-        while token < len(spans) and spans[token][1] <= match.start():
-            token += 1
-        behind = token
-        while behind < len(spans) and spans[behind][0] < match.end():
-            behind += 1
-        if behind > token:
-            words.append((match[0], token, behind))
-            token = behind - 1  # it may hold the beginning of the next word too
-    return words
-
-
-REPLACEMENT = "\ufffd"
-"""The replacement of bytes that are no letter yet."""
-
-
-def character_spans(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the characters of the text, first and behind the last, that each token is a part of. A
-    token that holds some bytes of a letter is a part of that letter."""
-    text = tokenizer.decode(ids)
-    ends, offset = [], 0
-    for piece, within in _pieces(tokenizer, ids):
-        offset += len(piece)
-        ends.append((offset, within))
-    if offset != len(text):  # the pieces depend on their neighbours
-        ends, offset = [], 0
-        for count in range(1, len(ids) + 1):
-            prefix = tokenizer.decode(ids[:count])
-            while offset < min(len(prefix), len(text)) and prefix[offset] == text[offset]:
-                offset += 1
-            ends.append((offset, offset < len(prefix)))
-    starts = [0, *(end for end, _ in ends)][: len(ends)]
-    return [
-        (start, max(end + within, start + 1))
-        for start, (end, within) in zip(starts, ends, strict=True)
-    ]
-
-
-def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> Iterator[tuple[str, bool]]:
-    """Yield the letters that each token completes, and whether it ends within one. Only the tokens
-    since the last that did not are decoded again, and those of the piece before them."""
-    before = since = emitted = 0
-    for count in range(1, len(ids) + 1):
-        previous, current = tokenizer.decode(ids[before:since]), tokenizer.decode(ids[before:count])
-        piece = current.rstrip(REPLACEMENT)[len(previous) + emitted :]
-        within = current.endswith(REPLACEMENT)
-        yield piece, within
-        emitted += len(piece)
-        if not within and emitted:
-            before, since, emitted = since, count, 0
 
 
 def word_times(

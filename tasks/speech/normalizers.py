@@ -18,6 +18,8 @@ Normalizer = Literal["unicode", "basic", "english", "none"]
 _BRACKETS = re.compile(r"[<\[][^>\]]*[>\]]|\([^)]+?\)")
 ZERO_WIDTH_SPACE = "\u200b"
 """Stands between words of scripts that write no space."""
+TATWEEL = "\u0640"
+"""Stretches an Arabic word, and is no letter of it."""
 
 
 def normalizer_of(name: Normalizer) -> Callable[[str], str]:
@@ -54,7 +56,7 @@ def normalize_unicode(text: str) -> str:
             enclosing = kind == "Me" or _is_selector(char)
             if letters and letters[-1] != " " and not enclosing:
                 letters.append(char)
-        elif kind == "Cf":
+        elif kind == "Cf" or char == TATWEEL:
             letters += [" "] if char == ZERO_WIDTH_SPACE else []
         else:
             letters.append(" " if kind[0] in "PSZC" else char)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ...modalities.base import Features, Tokenizer
 from ..base import Unit
-from .alignment import FrameTimes, split_at_pauses, word_times, words_of
+from ..common import words_of
+from .alignment import FrameTimes, split_at_pauses, word_times
 from .decoding import CTCHypothesis, greedy, prefix_beam_search
 from .lexicon import TrieNode
 

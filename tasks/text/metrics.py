@@ -17,6 +17,19 @@ from .fact_metrics import Facts
 
 JOINERS = "\u200c\u200d"
 """Invisible characters within a word."""
+ZERO_WIDTH_SPACE = "\u200b"
+"""Stands between words of scripts that write no space."""
+
+
+def visible(text: str) -> str:
+    """Return what is seen of a text, composed (NFC): without marks of direction, soft hyphens and
+    the mark of an encoding; a space without width is one with."""
+    seen = (
+        " " if char == ZERO_WIDTH_SPACE else char
+        for char in unicodedata.normalize("NFC", text)
+        if char in (*JOINERS, ZERO_WIDTH_SPACE) or unicodedata.category(char) != "Cf"
+    )
+    return " ".join("".join(seen).split())
 
 
 def words(text: str) -> list[str]:
@@ -24,7 +37,7 @@ def words(text: str) -> list[str]:
     marks (vowel signs of Hindi or Thai) belong to their letter."""
     tokens: list[str] = []
     before = ""  # the kind of the last character: a word, a symbol, or a space
-    for char in unicodedata.normalize("NFC", text.lower()):
+    for char in unicodedata.normalize("NFC", visible(text).lower()):
         if char.isspace():
             before = ""
             continue
@@ -41,7 +54,7 @@ def words(text: str) -> list[str]:
 class TextMetrics:
     """Accumulates predicted texts and their references, one or several a text.
 
-    exact_match: share of predictions equal to a reference, except for runs of white space.
+    exact_match: share of predictions that look like a reference, except for runs of white space.
     words: of all words of the references, the share that the prediction has at the same place
     (with several references, the one that fares best). bleu4, rouge_l: of the whole set, and
     mean of the texts. cider_d: 0 to 10; rarity of words is that among the texts accumulated.
@@ -89,12 +102,10 @@ class TextMetrics:
         }
 
     def _exact(self) -> int:
-        def normalized(text: str) -> str:
-            return " ".join(text.split())
-
         pairs = zip(self.texts, self.references, strict=True)
         return sum(
-            normalized(text) in {normalized(r) for r in references} for text, references in pairs
+            visible(text) in {visible(reference) for reference in references}
+            for text, references in pairs
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from sensorium.modalities.base import Features, Tokenizer
 from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import BPE
-from sensorium.tasks.speech import words_of
+from sensorium.tasks.common import words_of
 from sensorium.tasks.speech.alignment import split_at_pauses
 from sensorium.tasks.speech.length_stats import LengthHistogram
 from sensorium.tasks.speech.transcribe import DecodeOptions, transcribe

@@ -94,6 +94,7 @@ def test_what_is_no_word_leaves_none() -> None:
         == "i you 1"
     )
     assert normalizer_of("unicode")("می\u200cخواهم a\u200bb \ufeffc") == "میخواهم a b c"
+    assert normalizer_of("unicode")("محـــمد") == "محمد"  # stretched
     with pytest.raises(ValueError, match="normalizer: found 'all', expected one of unicode"):
         normalizer_of("all")  # type: ignore[arg-type]
 

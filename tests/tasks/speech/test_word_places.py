@@ -8,7 +8,7 @@ import pytest
 from sensorium.modalities.base import Tokenizer
 from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import BPE, Bytes
-from sensorium.tasks.speech.alignment import words_of
+from sensorium.tasks.common import words_of
 from sensorium.tasks.speech.lexicon import Lexicon
 
 TEXTS = [
@@ -59,6 +59,10 @@ def test_any_tokens_have_the_words_of_their_text(seed: int) -> None:
         words = words_of(tokenizer, ids)
         assert [word for word, _, _ in words] == tokenizer.decode(ids).split()
         assert all(0 <= first < behind <= len(ids) for _, first, behind in words)
+        apart = words_of(tokenizer, ids, apart=True)
+        assert [word for word, _, _ in apart] == [word for word, _, _ in words]
+        places = [place for _, first, behind in apart for place in range(first, behind)]
+        assert places == (list(range(len(ids))) if words else [])
 
 
 @pytest.mark.parametrize("text", ["İstanbul", "ΟΔΟΣ ΣΑΣ", "STRASSE ẞ", "नमस्ते", "e\u0301a", "go"])

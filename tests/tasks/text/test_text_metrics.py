@@ -249,3 +249,28 @@ def test_facts_are_checked() -> None:
     with pytest.raises(ValueError, match=r"fact_tolerance\.size: found -0\.2"):
         Facts({"size": "(1)"}, {"size": -0.2})
     assert Facts({}).scores(["a"], ["b"]) == {}
+
+
+LOOK_ALIKE = [
+    ("cafe\u0301", "caf\u00e9"),
+    ("\u200fשלום\u200f", "שלום"),
+    ("co\u00adop", "coop"),
+    ("\ufeffa b", "a b"),
+    ("a\u200bb", "a b"),
+    ("a\u00a0b\r\n", "a b"),
+    ("\u1112\u1161\u11ab", "한"),
+]
+
+
+@pytest.mark.parametrize(("prediction", "reference"), LOOK_ALIKE)
+def test_texts_that_look_alike_are_equal(prediction: str, reference: str) -> None:
+    metrics = TextMetrics()
+    metrics.add([prediction], [[reference]])
+    scores = metrics.compute()
+    assert (scores["exact_match"], scores["words"]) == (1, 1)
+
+
+def test_joiners_are_letters_of_a_word() -> None:
+    metrics = TextMetrics()
+    metrics.add(["می\u200cخواهم"], [["میخواهم"]])
+    assert metrics.compute()["exact_match"] == 0
