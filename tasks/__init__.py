@@ -16,6 +16,7 @@ TASKS = {
     "generation": "sensorium.tasks.generation.generation:Generation",
     "grounded": "sensorium.tasks.dense.grounding:Grounding",
     "language_modeling": "sensorium.tasks.language.language_modeling:LanguageModeling",
+    "listening": "sensorium.tasks.language.listening:Listening",
     "localization": "sensorium.tasks.dense.detection:Detection",
     "masked_lm": "sensorium.tasks.language.masked.masked_lm:MaskedLM",
     "masked_signal": "sensorium.tasks.self_supervised.masked_signal:MaskedSignal",

@@ -98,6 +98,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "sentinels": 4,
         },
     ],
+    "listening": [
+        {"speak": "image", "listen": "state", "max_new_tokens": 3},
+        {"speak": "image", "listen": "state", "max_new_tokens": 3, "fusion": "late"},
+    ],
     "localization": [{"input": "image"}, {"input": "state", "target": "found", "l1": 0.0}],
     "masked_lm": [
         {},

@@ -90,7 +90,7 @@ class HashedText(Encoder):
 
     def forward(self, words: Tensor, mask: Tensor) -> Features:
         """words `[B, W, F]`, mask `[B, W]` -> tokens `[B, W, D]`."""
-        x = self.bottleneck(words.to(self.bottleneck[0].weight.dtype))
+        x = self.bottleneck(words.to(next(self.bottleneck.parameters()).dtype))
         lengths = mask.sum(1)
         for layer in self.layers:
             forward, backward = _halves(layer, x, lengths)
