@@ -5,6 +5,7 @@ TASKS = {
     "asr": "sensorium.tasks.speech.asr:ASR",
     "asr_diffusion": "sensorium.tasks.diffusion.asr_diffusion:DiffusionASR",
     "captioning": "sensorium.tasks.text.captioning:Captioning",
+    "choice": "sensorium.tasks.text.choice:Choice",
     "classification": "sensorium.tasks.supervised.classification:Classification",
     "control": "sensorium.tasks.control.control:Control",
     "contrastive": "sensorium.tasks.contrastive.contrastive:Contrastive",

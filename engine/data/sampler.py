@@ -43,13 +43,17 @@ class BatchSampler:
     num_processes: int = 1
     process_index: int = 0
     order: str = "shuffle"
-    task_weights: Mapping[str, float] = field(default_factory=dict)
+    task_weight: Callable[[str, int], float] = lambda task, step: 1.0
     column: Mapping[str, Sequence[object]] = field(default_factory=dict)
 
     def task(self, step: int) -> str:
         """Return the task of an optimizer step."""
         names = list(self.lengths)
-        weights = np.array([self.task_weights.get(name, 1.0) for name in names])
+        weights = np.array([self.task_weight(name, step) for name in names])
+        if not weights.any():
+            raise ConfigError(
+                f"train.task_weights: every task has the weight 0 at step {step}; let one go on"
+            )
         draw = (derive_seed(self.seed, "mix", step) / 2**63) * weights.sum()
         return names[min(int(np.searchsorted(np.cumsum(weights), draw, "right")), len(names) - 1)]
 

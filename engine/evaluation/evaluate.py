@@ -158,7 +158,7 @@ def _input_ablations(scorer: Evaluator, rows: TaskDataset) -> dict[str, float]:
     if len(rows.source) < 2:
         return {}
     ablations: dict[str, float] = {}
-    for stream in rows.task.inputs():
+    for stream in (s for s in rows.task.inputs() if s not in rows.task.self_supervised):
         shuffled = replace(rows, source=ShuffledStream(rows.source, stream))
         other = scorer.score(
             shuffled, skip=True, progress=f"{rows.name}, {stream} shuffled"

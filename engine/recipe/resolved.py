@@ -25,6 +25,7 @@ from .registry import find
 from .stages import stage_recipes
 from .streams import StreamPlan as StreamPlan
 from .streams import plan_streams
+from .train_config import check_task_weights
 from .validation import arguments
 
 
@@ -251,9 +252,7 @@ def _missing_decoder(name: str, decoders: Iterable[str]) -> str:
 def _agree_on_training(recipe: Recipe) -> None:
     """Check `train` against the tasks and their rows."""
     train, tasks = recipe.train, recipe.tasks
-    for name in train.task_weights:
-        if name not in tasks:
-            raise ConfigError(f"train.task_weights.{name}: no such task{did_you_mean(name, tasks)}")
+    check_task_weights(train, tasks)
     sampler = train.sampler
     if sampler.column is None and sampler.type != "shuffle":
         raise ConfigError(

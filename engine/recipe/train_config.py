@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, model_validator
 
-from ..utils import Precision
+from ...modalities.messages import did_you_mean
+from ..utils import ConfigError, Precision
 from .validation import Strict, TypedSection
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -88,6 +90,35 @@ class SamplerSection(Strict):
         return {"type": value} if isinstance(value, str) else value
 
 
+class TaskWeight(Strict):
+    """The weight of a task between two steps: from `from` on, until `until`, of any by default.
+
+    until_weight: the weight at `until`; between the two it changes linearly.
+    """
+
+    weight: Annotated[float, Ge(0)] = 1.0
+    from_: Annotated[int, Ge(0)] = Field(default=0, alias="from")
+    until: PositiveInt | None = None
+    until_weight: Annotated[float, Ge(0)] | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TaskWeight:
+        if self.until is not None and self.until <= self.from_:
+            raise ValueError(f"until: found {self.until}, expected a step after {self.from_}")
+        if self.until_weight is not None and self.until is None:
+            raise ValueError("until_weight: needs the step `until`")
+        return self
+
+    def at(self, step: int) -> float:
+        """Return the weight at a step."""
+        if step < self.from_ or (self.until is not None and step >= self.until):
+            return 0.0
+        if self.until is None or self.until_weight is None:
+            return self.weight
+        share = (step - self.from_) / (self.until - self.from_)
+        return self.weight + share * (self.until_weight - self.weight)
+
+
 class Validate(Strict):
     """Validation while training, on the split `validation` or on the rows that `holdout` keeps.
 
@@ -114,6 +145,8 @@ class Train(Strict):
 
     activation_checkpointing: blocks of encoders and backbones keep their inputs alone and run again
     in the backward: less memory for more time, the same values.
+    task_weights: how often a step is of a task, 1 by default; `{weight: 1, from: 0, until: 400}`
+    is a function of the step: the optimizer's state goes on where the task changes.
     track: experiment trackers that get the log too, offline, in the run's folder.
 
     process_timeout: minutes after which a process that waits for another in a step gives up.
@@ -131,12 +164,36 @@ class Train(Strict):
     activation_checkpointing: bool = False
     num_workers: Annotated[int, Ge(0)] = 0
     sampler: SamplerSection = SamplerSection()
-    task_weights: dict[str, Positive] = {}
+    task_weights: dict[str, Positive | TaskWeight] = {}
     log_every: PositiveInt = 10
     track: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = []
     validate_: Validate | None = Field(default=None, alias="validate")
     checkpoint: Checkpoint = Checkpoint()
     process_timeout: Positive = 30.0
+
+    def task_weight(self, task: str, step: int) -> float:
+        """Return the weight of a task at a step."""
+        weight = self.task_weights.get(task, 1.0)
+        return weight.at(step) if isinstance(weight, TaskWeight) else weight
+
+    def task_borders(self) -> list[int]:
+        """Return the steps at which the weight of a task begins or ends, 0 the first."""
+        changing = [w for w in self.task_weights.values() if isinstance(w, TaskWeight)]
+        steps = {0, *(w.from_ for w in changing), *(w.until for w in changing if w.until)}
+        return sorted(step for step in steps if step < max(1, self.steps))
+
+
+def check_task_weights(train: Train, tasks: Collection[str]) -> None:
+    """Raise ConfigError for the weight of an unknown task, and for a step at which no task has
+    one above 0."""
+    for name in train.task_weights:
+        if name not in tasks:
+            raise ConfigError(f"train.task_weights.{name}: no such task{did_you_mean(name, tasks)}")
+    for step in train.task_borders():
+        if not any(train.task_weight(name, step) for name in tasks):
+            raise ConfigError(
+                f"train.task_weights: no task has a weight above 0 at step {step}; let one go on"
+            )
 
 
 OPTIMIZER_ARGUMENTS = ("params", "lr")

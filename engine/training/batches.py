@@ -67,7 +67,7 @@ def training_batches(
         accelerator.num_processes,
         accelerator.process_index,
         settings.sampler.type,
-        settings.task_weights,
+        settings.task_weight,
         _column(datasets, settings.sampler),
     )
     refs = sampler.batches(step)

@@ -8,10 +8,12 @@ OPTIMIZERS = {
     "adagrad": "torch.optim:Adagrad",
     "adam": "torch.optim:Adam",
     "adamw": "torch.optim:AdamW",
+    "adamw_rms": "sensorium.engine.training.optimizers.scaled:AdamWRMS",
     "nadam": "torch.optim:NAdam",
     "radam": "torch.optim:RAdam",
     "rmsprop": "torch.optim:RMSprop",
     "sgd": "torch.optim:SGD",
+    "sgd_sai": "sensorium.engine.training.optimizers.scaled:SGDSaI",
 }
 
 _TRANSFORMERS = "transformers.optimization:get_"

@@ -56,7 +56,7 @@ def alone(recipe: Recipe, task: str) -> Recipe:
 
     values = keep_tasks(recipe, [task]).to_dict()
     for stage, section in zip(stage_recipes(recipe), values["stages"], strict=True):
-        weights = {name: stage.recipe.train.task_weights.get(name, 1.0) for name in recipe.tasks}
+        weights = {name: stage.recipe.train.task_weight(name, 0) for name in recipe.tasks}
         share = weights[task] / sum(weights.values())
         steps = max(1, round(share * stage.recipe.train.steps))
         section["train"] = {**section.get("train", {}), "steps": steps}

@@ -41,7 +41,11 @@ class Captioning(Task):
     Training draws one reference of a row, again in each epoch; the metrics use all. attention: over
     the context. facts: regular expressions with a group, by name, whose matches in caption and
     reference are compared. fact_tolerance: relative error up to which a numeric fact is right.
-    decoder: which of the recipe's `decoders` writes; several may write about one stream.
+    decoder: which of the recipe's `decoders` writes; several may write about one stream. metrics:
+    further measures, of `chrf`, `rhyme`, `sari`, `token_f1`; source: the text that `sari` compares
+    with, a template of columns.
+
+    A control prefix of the target is text of its template: `"<{rhyme}> {line}"`.
     """
 
     ability: ClassVar[str] = "caption"
@@ -56,8 +60,14 @@ class Captioning(Task):
         facts: dict[str, str] | None = None,
         fact_tolerance: dict[str, float] | None = None,
         decoder: str = BACKBONE,
+        metrics: list[Literal["chrf", "rhyme", "sari", "token_f1"]] | None = None,
+        source: str | None = None,
     ) -> None:
         super().__init__()
+        self.measures = tuple(metrics or ())
+        self.source = None if source is None else parse_target("source", source)
+        if ("sari" in self.measures) != (self.source is not None):
+            raise ValueError("source: is what sari compares with; give both, or neither")
         self.prompt, self.target = parse_prompt(prompt), parse_target("target", target)
         self.streams = {name: StreamUse(width=decoder) for name in self.prompt.streams}
         self.decoder = decoder
@@ -70,7 +80,8 @@ class Captioning(Task):
         return self.prompt.columns
 
     def columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self.prompt.columns + self.target.columns))
+        source = () if self.source is None else self.source.columns
+        return tuple(dict.fromkeys((*self.prompt.columns, *self.target.columns, *source)))
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         """Labels: the prompt's texts, and `target`, the ids `[L]` of one reference with `eos`.
@@ -83,7 +94,10 @@ class Captioning(Task):
             draw = rng is not None and len(references) > 1
             chosen = references[int(rng.integers(len(references))) if draw and rng else 0]
             labels["target"] = torch.tensor([*tokenizer.encode(chosen), tokenizer.eos_id])
-        return Example(labels, {"references": references})
+        reference: dict[str, Any] = {"references": references}
+        if self.source is not None and all(column in row for column in self.source.columns):
+            reference["source"] = self.source.render(row)[0]
+        return Example(labels, reference)
 
     def _references(self, row: Row) -> list[str]:
         if any(column not in row for column in self.target.columns):
@@ -155,10 +169,10 @@ class Captioning(Task):
         return text_unit_scores(ctx.decoder(self.decoder), context, units, self.attention)
 
     def metrics(self) -> Metrics:
-        return CaptionMetrics(self.facts)
+        return CaptionMetrics(self.facts, self.measures)
 
     def example_rows(self) -> list[dict[str, Any]]:
-        prompts = (self.prompt, self.target)
+        prompts = tuple(p for p in (self.prompt, self.target, self.source) if p is not None)
         return [example_row(prompts, text) for text in ("a red circle", "two small blue squares")]
 
 
@@ -170,3 +184,4 @@ class CaptionMetrics(TextMetrics):
     ) -> None:
         texts = [prediction["text"] for prediction in predictions]
         self.add(texts, [reference["references"] for reference in references])
+        self.sources += [reference.get("source", "") for reference in references]

@@ -8,47 +8,13 @@ is in `cider.py`.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from itertools import zip_longest
 
 from .cider import cider_d
 from .fact_metrics import Facts
-
-JOINERS = "\u200c\u200d"
-"""Invisible characters within a word."""
-ZERO_WIDTH_SPACE = "\u200b"
-"""Stands between words of scripts that write no space."""
-
-
-def visible(text: str) -> str:
-    """Return what is seen of a text, composed (NFC): without marks of direction, soft hyphens and
-    the mark of an encoding; a space without width is one with."""
-    seen = (
-        " " if char == ZERO_WIDTH_SPACE else char
-        for char in unicodedata.normalize("NFC", text)
-        if char in (*JOINERS, ZERO_WIDTH_SPACE) or unicodedata.category(char) != "Cf"
-    )
-    return " ".join("".join(seen).split())
-
-
-def words(text: str) -> list[str]:
-    """Split a text into words in lower case, composed (NFC); punctuation marks are words. Combining
-    marks (vowel signs of Hindi or Thai) belong to their letter."""
-    tokens: list[str] = []
-    before = ""  # the kind of the last character: a word, a symbol, or a space
-    for char in unicodedata.normalize("NFC", visible(text).lower()):
-        if char.isspace():
-            before = ""
-            continue
-        kind = "word" if char.isalnum() or char == "_" else "symbol"
-        attached = char in JOINERS or unicodedata.category(char)[0] == "M"
-        if (before and attached) or before == kind == "word":
-            tokens[-1] += char
-        else:
-            tokens.append(char)
-            before = "word" if attached else kind
-    return tokens
+from .text_metrics import TEXT_METRICS
+from .words import visible, words
 
 
 class TextMetrics:
@@ -58,11 +24,13 @@ class TextMetrics:
     words: of all words of the references, the share that the prediction has at the same place
     (with several references, the one that fares best). bleu4, rouge_l: of the whole set, and
     mean of the texts. cider_d: 0 to 10; rarity of words is that among the texts accumulated.
-    fact_<name>, fact_f1: see `Facts`; of the first reference.
+    fact_<name>, fact_f1: see `Facts`; of the first reference. measures: further ones, by their
+    name in `text_metrics.py`; sources: the texts that they compare with.
     """
 
-    def __init__(self, facts: Facts | None = None) -> None:
-        self.facts = facts or Facts({})
+    def __init__(self, facts: Facts | None = None, measures: Sequence[str] = ()) -> None:
+        self.facts, self.measures = facts or Facts({}), tuple(measures)
+        self.sources: list[str] = []
         self.texts: list[str] = []
         self.references: list[list[str]] = []
 
@@ -98,8 +66,13 @@ class TextMetrics:
             "bleu4": float(bleu_score(lines, reference_lines)),
             "rouge_l": float(rouge["rougeL_fmeasure"]),
             "cider_d": sum(cider_d(candidates, reference_words)) / len(candidates),
+            **self._measured(),
             **self.facts.scores(self.texts, [texts[0] for texts in self.references]),
         }
+
+    def _measured(self) -> dict[str, float]:
+        scores = {n: TEXT_METRICS[n] for n in self.measures}
+        return {n: score(self.texts, self.references, self.sources) for n, score in scores.items()}
 
     def _exact(self) -> int:
         pairs = zip(self.texts, self.references, strict=True)

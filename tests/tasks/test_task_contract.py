@@ -19,8 +19,15 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "captioning": [
         {"prompt": "<image> {question} Answer:", "max_new_tokens": 3},
-        {"prompt": "{x:.1f} <image> <state>", "target": "{caption} {x:d}", "max_new_tokens": 3},
+        {
+            "prompt": "{x:.1f} <image> <state>",
+            "target": "{caption} {x:d}",
+            "max_new_tokens": 3,
+            "metrics": ["sari", "chrf"],
+            "source": "{caption}",
+        },
     ],
+    "choice": [{"prompt": "{question} <image>", "choices": ["yes", "not {question}"]}],
     "classification": [
         {"input": "image"},
         {"input": "state", "target": "colours", "multi_label": True},

@@ -92,6 +92,7 @@ class MaskedLM(Task):
         needs |= {"inputs_embeds"} if self.before else set()
         self.streams = {stream: StreamUse(supports=frozenset(needs))}
         self.streams |= {name: StreamUse(width=stream) for name in self.before}
+        self.self_supervised = frozenset({stream})
         if not (weight and mask_prob) and not any(self.weights.values()):
             raise ValueError("weight: is 0 and there is no pretext; nothing is learned")
         self.special: frozenset[int] = frozenset()  # of the last batch, for the unigram baseline

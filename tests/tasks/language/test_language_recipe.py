@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
@@ -180,3 +181,29 @@ def test_an_encoder_without_a_vocabulary_is_refused_by_name(tmp_path: Any) -> No
     with pytest.raises(ConfigError, match=r"needs vocabulary of inputs\.text\.encoder") as error:
         check(parse_recipe(values))
     assert "\n" not in str(error.value)
+
+
+def test_causal_training_becomes_masked_at_a_step(tmp_path: Any) -> None:
+    """One stack, first under the causal mask, then under the full one; what Adam knows stays."""
+    from sensorium.engine.recipe import parse_recipe
+    from sensorium.engine.training import train
+    from sensorium.engine.utils import read_metrics
+
+    data = tmp_path / "texts.jsonl"
+    data.write_text("\n".join(json.dumps(row) for row in ROWS[:3] * 4))
+    values = recipe("causal", str(data), "causal")
+    shared = {"share": "backbone", "attention": "bidirectional"}
+    values["inputs"] = {"text": {"modality": "text", "encoder": shared}}
+    values["tasks"]["masked"] = {"type": "masked_lm", "data": values["tasks"]["language"]["data"]}
+    weights = {"language": {"until": 6}, "masked": {"from": 6}}
+    values["train"] |= {"task_weights": weights, "schedule": {"type": "constant"}}
+    values["train"] |= {"warmup_ratio": 0.0, "checkpoint": {"every": 6}}
+    train(parse_recipe(values), tmp_path / "run", show=False)
+    lines = [line for line in read_metrics(tmp_path / "run") if "loss" in line]
+    assert [line["task"] for line in lines] == ["language"] * 6 + ["masked"] * 6
+    assert len({line["lr"] for line in lines}) == 1
+    steps = {
+        path.name: {float(v) for k, v in load_file(path).items() if k.endswith("step")}
+        for path in sorted((tmp_path / "run").rglob("*optimizer*.safetensors"))
+    }
+    assert any(12.0 in counts for counts in steps.values()), steps

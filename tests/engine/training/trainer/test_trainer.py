@@ -114,7 +114,9 @@ def test_balanced_gives_every_value_equally_often(
 
 
 def test_the_mix_of_tasks_is_what_was_asked_for() -> None:
-    schedule = BatchSampler({"a": 100, "b": 100}, 4, 0, task_weights={"a": 3.0})
+    schedule = BatchSampler(
+        {"a": 100, "b": 100}, 4, 0, task_weight=lambda name, step: 3.0 if name == "a" else 1.0
+    )
     drawn = Counter(schedule.task(step) for step in range(4000))
     assert drawn["a"] / 4000 == pytest.approx(0.75, abs=0.03)
 
