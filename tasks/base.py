@@ -107,8 +107,9 @@ class Task(nn.Module):
     that a page names first, by default the first of `metrics`. cross_rows: the loss
     compares rows of all processes; it is then called in every process, with an empty batch in one
     whose rows were all unreadable. similarity: how the vectors of its streams are compared
-    (`cosine`, `dot`, `maxsim`; None if they are not), which sets the form of an index of them. self_supervised: streams
-    that are their own target, so that an evaluation does not shuffle them among rows.
+    (`cosine`, `dot`, `maxsim`; None if they are not), which sets the form of an index of them.
+    self_supervised: streams that are their own target, so that an evaluation does not shuffle them
+    among rows.
 
     State that must resume (centres, queues) is a buffer or a submodule. signal_tokenizers: those of
     its streams of signal tokens (`supports` has `codes`), by stream; set before `build`.
