@@ -22,6 +22,7 @@ TASKS = {
     "masked_lm": "sensorium.tasks.language.masked.masked_lm:MaskedLM",
     "masked_signal": "sensorium.tasks.self_supervised.masked_signal:MaskedSignal",
     "mixed_sequence": "sensorium.tasks.generation.mixed:MixedSequence",
+    "referring": "sensorium.tasks.dense.referring:Referring",
     "regression": "sensorium.tasks.supervised.regression:Regression",
     "segmentation": "sensorium.tasks.dense.segmentation:Segmentation",
     "signal_generation": "sensorium.tasks.language.signal_generation:SignalGeneration",

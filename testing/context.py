@@ -61,6 +61,8 @@ class StubContext:
             features = self.features(stream, view, **options)
         else:
             features = self.features[name]
+            for hook in options.get("layer_hooks", {}).values():
+                features = features.replace(tokens=hook(features.tokens, features.mask))
         return _detached(features) if name in self.teachers else features
 
     __call__ = encode

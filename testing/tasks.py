@@ -13,7 +13,17 @@ from ..engine.recipe.validation import arguments
 from ..modalities.base import Features, Loss
 from ..tasks.base import Metrics, Task
 from ..tasks.uses import DecoderUse, StreamUse
-from .common import check_gradients, check_meta, check_state, checking, close, expect, gap, same
+from .common import (
+    check_gradients,
+    check_meta,
+    check_state,
+    checking,
+    close,
+    expect,
+    gap,
+    open_zero_branches,
+    same,
+)
 from .task_builder import TaskBuilder
 
 
@@ -123,6 +133,7 @@ def _check_loss(builder: TaskBuilder, name: str, sums_rows: bool) -> None:
 def _check_training(builder: TaskBuilder, name: str) -> None:
     task, decoders = builder.task, builder.decoders
     with checking(name, "gradients"):
+        open_zero_branches(task)
         features = {
             stream: f.replace(tokens=f.tokens.requires_grad_())
             for stream, f in builder.features().items()
