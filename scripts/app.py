@@ -22,7 +22,7 @@ from sensorium.scripts import (
     train,
 )
 from sensorium.scripts.checkpoints import convert, export_llava, import_model, push
-from sensorium.scripts.insight import analyze, explain, sweep
+from sensorium.scripts.insight import analyze, explain, mine, sweep
 from sensorium.scripts.serving import export, serve
 
 RENAMED: dict[str, dict[str, str]] = {
@@ -129,6 +129,7 @@ app.command("look", cls=Verb)(report.look)
 app.command("analyze", cls=Verb)(analyze)
 app.command("explain", cls=Verb, context_settings={"ignore_unknown_options": True})(explain)
 app.command("sweep", cls=Verb)(sweep)
+app.command("mine", cls=Verb)(mine)
 app.command("schema")(info.schema)
 app.command("list")(info.list_parts)
 app.add_typer(info.cache, name="cache")

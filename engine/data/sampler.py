@@ -33,7 +33,7 @@ class BatchSampler:
     lengths: rows of each task (None: a stream, taken as it comes). batch_size: rows of one
     process in one forward. order: a name of `train.sampler.type`. column: for each task the values
     of the column that `length`, `balanced` and `single_group` look at, None of a row that cannot be
-    read.
+    read. share: of `single_group`, the fraction of batches of one value; the others are of any.
     """
 
     lengths: Mapping[str, int | None]
@@ -45,6 +45,7 @@ class BatchSampler:
     order: str = "shuffle"
     task_weight: Callable[[str, int], float] = lambda task, step: 1.0
     column: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    share: float = 1.0
 
     def task(self, step: int) -> str:
         """Return the task of an optimizer step."""
@@ -94,7 +95,8 @@ class BatchSampler:
         if self.order == "shuffle":
             return shuffled
         total = self.batch_size * self.num_processes
-        return _ORDERS[self.order](shuffled, self.column[task], total, rng)
+        order = _ORDERS[self.order](shuffled, self.column[task], total, rng)
+        return order if self.share == 1 else _mixed(order, shuffled, self.share, total, rng)
 
 
 def _by_length(
@@ -148,6 +150,20 @@ def _single_group(
             order += [rows[position % len(rows)] for position in range(start, start + total)]
         batch_number += 1
     return np.array(order[: len(shuffled)])
+
+
+def _mixed(
+    pure: np.ndarray, shuffled: np.ndarray, share: float, total: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Batches of two orders, a share of them of the first, in a random order (KaLM-Embedding, 2025:
+    batches that are partly of one task)."""
+    count = len(shuffled) // total
+    chosen = rng.permutation(count) < round(share * count)
+    batches = [
+        (pure if is_pure else shuffled)[i * total : (i + 1) * total]
+        for i, is_pure in enumerate(chosen)
+    ]
+    return np.concatenate([*batches, shuffled[count * total :]])
 
 
 def _balanced(

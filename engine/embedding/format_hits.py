@@ -1,12 +1,15 @@
-"""What a search found, for a terminal and for programs."""
+"""The hits of a search for a terminal, for programs, and as a page that needs nothing else."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
+
+from markupsafe import Markup
 
 from ..index import Hit
-from ..utils import format_table
+from ..utils import format_table, write_page
 
 WIDEST = 48
 
@@ -36,3 +39,27 @@ def format_hits(hits: Sequence[Hit]) -> str:
 def _short(value: object) -> str:
     text = " ".join(f"{value:.4g}".split() if isinstance(value, float) else str(value).split())
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+
+
+def write_sheet(
+    path: Path,
+    hits: Sequence[Hit],
+    previews: Sequence[Markup | str],
+    *,
+    title: str,
+    query: Markup | str,
+    note: str,
+) -> Path:
+    """Write the page, and return its path.
+
+    previews: each hit as its modality shows it. query: likewise. Texts are escaped, `Markup` is
+    taken unchanged.
+    """
+    return write_page(
+        path,
+        "contact_sheet.html.j2",
+        title=title,
+        query=query,
+        note=note,
+        hits=list(zip(hits, previews, strict=True)),
+    )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .base import IDENTITY as IDENTITY
     from .base import KEY as KEY
     from .base import ROW as ROW
+    from .base import VECTOR as VECTOR
     from .base import Added as Added
     from .base import Entry as Entry
     from .base import Hit as Hit
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .base import create_index as create_index
     from .base import exists as exists
     from .base import open_index as open_index
+    from .exact import exact_search as exact_search
+    from .forms import DenseRows as DenseRows
     from .forms import Form as Form
     from .forms import Storage as Storage
     from .forms import check_storage as check_storage
@@ -42,12 +45,14 @@ else:
                 "KEY",
                 "Index",
                 "ROW",
+                "VECTOR",
                 "Queries",
                 "as_kind",
                 "create_index",
                 "exists",
                 "open_index",
             ],
-            "forms": ["Form", "Storage", "check_storage"],
+            "exact": ["exact_search"],
+            "forms": ["DenseRows", "Form", "Storage", "check_storage"],
         },
     )

@@ -55,7 +55,7 @@ class TopK:
         return bar
 
 
-def search(queries: Any, blocks: Iterable[Block], k: int) -> tuple[np.ndarray, np.ndarray]:
+def exact_search(queries: Any, blocks: Iterable[Block], k: int) -> tuple[np.ndarray, np.ndarray]:
     """queries, Q of them as the rows' form compares them -> scores `[Q, k]`, best first, and ids
     `[Q, k]` (-1 where there are no more rows)."""
     best = TopK(len(queries), k)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..recipe import import_optional
 from ..utils import RuntimeFailure, atomic_path, make_folder, remove_parts
-from .exact import Block, search
+from .exact import Block, exact_search
 from .forms import DenseRows, Rows
 
 LINKS = 16
@@ -158,7 +158,7 @@ def _tune(
 ) -> None:
     """Find the least effort that finds `RECALL` of the nearest; faiss keeps it in the file."""
     ids, queries = _sample(blocks(), rows, ASKED)
-    _, expected = search(queries, blocks(), min(NEAREST + 1, rows))
+    _, expected = exact_search(queries, blocks(), min(NEAREST + 1, rows))
     effort = NEAREST
     while True:
         set_effort(effort)

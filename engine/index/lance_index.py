@@ -39,7 +39,7 @@ from .errors import (
     is_damage,
     is_library_error,
 )
-from .exact import Block, joined, search
+from .exact import Block, exact_search, joined
 from .faiss_index import FaissIndex, open_or_build_faiss
 from .forms import form_of
 from .known_keys import KnownKeys
@@ -237,9 +237,9 @@ class LanceIndex:
         if not rows:
             return np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64)
         if where is not None:
-            return search(vectors, self._blocks(where), min(k, rows))
+            return exact_search(vectors, self._blocks(where), min(k, rows))
         if kind == "exact":
-            return search(vectors, self._vectors(rows), min(k, rows))
+            return exact_search(vectors, self._vectors(rows), min(k, rows))
         if kind not in self._sides:
             self._sides[kind] = open_or_build_faiss(
                 self._side_folder(),
@@ -253,7 +253,7 @@ class LanceIndex:
         scores, ids = self._sides[kind].search(vectors, count)
         if ids[:, -1].min() < 0:  # a graph or lists that do not reach so many rows
             short = ids[:, -1] < 0
-            scores[short], ids[short] = search(vectors[short], self._vectors(rows), count)
+            scores[short], ids[short] = exact_search(vectors[short], self._vectors(rows), count)
         return scores, ids
 
     def _vectors(self, rows: int) -> Iterable[Block]:

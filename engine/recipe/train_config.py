@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, Field, model_validator
@@ -79,15 +79,26 @@ class CallbackSection(TypedSection):
 
 
 class SamplerSection(Strict):
-    """The order of the rows. column: what `length`, `balanced` and `single_group` look at."""
+    """The order of the rows. column: what `length`, `balanced` and `single_group` look at. share:
+    of `single_group`, the fraction of batches of one value; the others are of any."""
 
     type: Literal["shuffle", "length", "balanced", "single_group"] = "shuffle"
     column: str | None = None
+    share: Annotated[float, Ge(0), Le(1)] = 1.0
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
         return {"type": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _share(self) -> Self:
+        if self.share != 1 and self.type != "single_group":
+            raise ValueError(
+                f"share: found {self.share} with type: {self.type}; it is the fraction of batches "
+                "of one value, of type: single_group"
+            )
+        return self
 
 
 class TaskWeight(Strict):

@@ -69,6 +69,7 @@ def training_batches(
         settings.sampler.type,
         settings.task_weight,
         _column(datasets, settings.sampler),
+        settings.sampler.share,
     )
     refs = sampler.batches(step)
     workers, device = settings.num_workers, accelerator.device

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 from torch import Tensor, nn
 
 from ...modalities.base import Loss, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -102,7 +102,7 @@ class Contrastive(Towers):
         hinge_margin: NonNegativeFloat | None = None,
         false_negative_margin: NonNegativeFloat | None = None,
         guide: dict[str, str] | None = None,
-        guide_margin: float = 0.0,
+        guide_margin: Annotated[float, Ge(-2), Le(2)] = 0.0,
         hardness: NonNegativeFloat = 0.0,
         matryoshka: list[PositiveInt] | None = None,
         matryoshka_weights: list[float] | None = None,

@@ -184,6 +184,28 @@ def test_several_indexes_are_fused_and_passages_grouped(trained: str, index: str
 
 
 @pytest.mark.parametrize(
+    ("method", "words", "keys"),
+    [
+        ("paraphrases", ["captions", "--threshold", "-1"], {"first", "second", "score"}),
+        ("shared", ["captions", "--by", "parity"], {"first", "second", "score"}),
+        ("bitext", ["captions", "captions", "--threshold", "-9"], {"first", "second", "score"}),
+        ("negatives", ["captions", "captions", "-k", "2"], {"first", "second", "negatives"}),
+        ("consistent", ["captions", "captions", "-k", "10"], {"first", "second", "rank"}),
+    ],
+)
+def test_pairs_are_mined(
+    trained: str, run: Run, method: str, words: list[str], keys: set[str]
+) -> None:
+    if not Path("captions").exists():
+        run("embed", trained, "--stream", "caption", "--out", "captions")
+    code, out, err = run("mine", method, *words, "--out", "mined.jsonl")
+    assert code == 0, err
+    rows = [json.loads(line) for line in Path("mined.jsonl").read_text().splitlines()]
+    assert rows and out.startswith(f"mined.jsonl: {len(rows)} rows")
+    assert all(set(row) == keys and isinstance(row["first"], str) for row in rows)
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["retrieve", "index", "--text", " "], "--text: the query is empty"),
@@ -202,6 +224,9 @@ def test_several_indexes_are_fused_and_passages_grouped(trained: str, index: str
         (["embed", "runs/tiny", "--stream", "image", "--data", "phots"], "'phots' is no folder"),
         (["embed", "runs/tiny", "--stream", "caption", "--out", "index"], "stream 'image'"),
         (["embed", "runs/none", "--stream", "image"], "runs/none"),
+        (["mine", "bitext", "index"], "mine: bitext reads 2 index, found 1"),
+        (["mine", "shared", "index"], "--by: shared pairs rows"),
+        (["mine", "negatives", "index", "index", "--by", "parety"], "--by: the index has no"),
         (
             ["embed", "tiny.yaml", "train.seed=5", "--stream", "image", "--out", "index"],
             "another --out",

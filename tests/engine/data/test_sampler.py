@@ -54,6 +54,18 @@ def test_a_value_comes_round_by_all_its_rows() -> None:
     assert max(counts.values()) - min(counts[r] for r in range(52, 61)) <= 1
 
 
+@pytest.mark.parametrize(("share", "least"), [(1.0, 15), (0.6, 9), (0.0, 0)])
+def test_a_share_of_the_batches_is_of_one_value(share: float, least: int) -> None:
+    """61 rows in batches of four make 15; those that are drawn of all are hardly ever of one."""
+    sampler = schedule()
+    sampler.share = share
+    batches = first(sampler, 15)
+    pure = sum(len({REGIONS[a.row] for a in batch}) == 1 for batch in batches)
+    assert least <= pure <= least + 4
+    assert all(len({a.row for a in batch}) == 4 for batch in batches)
+    assert first(sampler, 5, start=10) == batches[10:]
+
+
 def test_epochs_differ_and_going_on_is_arithmetic() -> None:
     built = first(schedule(), 40)
     assert [a.row for b in built[:15] for a in b] != [a.row for b in built[15:30] for a in b]
