@@ -16,6 +16,7 @@ TASKS = {
     "forecast": "sensorium.tasks.forecast.forecast:Forecast",
     "generation": "sensorium.tasks.generation.generation:Generation",
     "grounded": "sensorium.tasks.dense.grounding:Grounding",
+    "image_tokens": "sensorium.tasks.generation.image_tokens:ImageTokens",
     "language_modeling": "sensorium.tasks.language.language_modeling:LanguageModeling",
     "listening": "sensorium.tasks.language.listening:Listening",
     "localization": "sensorium.tasks.dense.detection:Detection",

@@ -90,3 +90,30 @@ class MixedMetrics:
             "count_match": float(np.mean(self.counts)),
             "mae": float(np.mean(self.errors)) if self.errors else float("nan"),
         }
+
+
+class ImageTokenMetrics:
+    """`recall@1` over the rows with a picture, `decision_accuracy` over those with a decision; NaN
+    without any."""
+
+    def __init__(self) -> None:
+        self.vectors: list[tuple[list[float], list[float]]] = []
+        self.decisions: list[bool] = []
+
+    def update(
+        self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
+    ) -> None:
+        for row, reference in zip(predictions, references, strict=True):
+            if "image_vector" in row:
+                self.vectors.append((row["vector"], row["image_vector"]))
+            if "decision" in reference:
+                self.decisions.append(row["decision"] == reference["decision"])
+
+    def compute(self) -> dict[str, float]:
+        recall = float("nan")
+        if self.vectors:
+            texts, images = (torch.tensor(each) for each in zip(*self.vectors, strict=True))
+            nearest = (texts @ images.T).argmax(1)
+            recall = float((nearest == torch.arange(len(texts))).float().mean())
+        decided = float(np.mean(self.decisions)) if self.decisions else float("nan")
+        return {"recall@1": recall, "decision_accuracy": decided}

@@ -122,7 +122,9 @@ class MixedSequence(Task):
         slots = (ids == SLOT) & mask
         values = placed(batch.labels["values"].float(), slots)  # [B, L, C]
         embeds = self._embeds(decoder, ids, values + self.noise * torch.randn_like(values), slots)
-        hidden = self._run(decoder, embeds, slots, assemble(self.prompt.streams, batch, ctx))
+        hidden = self._run(
+            decoder, embeds, slots, assemble(self.prompt.streams, batch, ctx, decoder=self.decoder)
+        )
         labels = ids.masked_fill(slots, self.begin + 1).masked_fill(~mask, -100)
         logits = decoder.logits(hidden).float()
         words = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
@@ -163,7 +165,7 @@ class MixedSequence(Task):
         """Return `{"text": ..., "values": [[...]]}` a row: the likeliest words, sampled vectors.
         seed: with the row's key it defines the vectors' noise."""
         decoder = ctx.decoder(self.decoder)
-        context = decoder.prefill(assemble(self.prompt.streams, batch, ctx))
+        context = decoder.prefill(assemble(self.prompt.streams, batch, ctx, decoder=self.decoder))
         generators = [
             torch.Generator().manual_seed(zlib.crc32(f"{seed} {key}".encode()))
             for key in batch.keys

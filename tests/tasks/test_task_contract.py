@@ -94,6 +94,16 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "group": "study",
         },
     ],
+    "image_tokens": [
+        {"prompt": "{question}", "image": "image", "condition": "state", "dim": 8, "tokens": 2},
+        {
+            "prompt": "<text> {question}",
+            "condition": "state",
+            "decide": "what",
+            "dim": 8,
+            "queries": 5,
+        },
+    ],
     "language_modeling": [
         {"text": "{question}"},
         {
@@ -162,6 +172,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "contrastive": {"sums_rows": False},
     "dino": {"sums_rows": False},
     "generation": {"decoder": "sensorium.tests.tasks.generation.toy_decoder:Toy"},
+    "image_tokens": {"sums_rows": False},
     "grounded": {"axes": 3, "sums_rows": False},
     "language_modeling": {"sums_rows": False},  # corruptions are drawn by the row's place
     "localization": {"axes": 3},

@@ -13,7 +13,10 @@ import diffusers
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ...messages import did_you_mean
+from ...messages import did_you_mean, quiet_logger
+
+with quiet_logger("diffusers"):  # it tells of optional libraries that are not installed
+    from diffusers import ModelMixin, SchedulerMixin
 
 COSINE = {
     "_class_name": "DDIMScheduler",
@@ -132,7 +135,7 @@ def make_model(
     """Return a model or VAE of diffusers. Raise ValueError for an unknown class or field."""
     kind = str(fields.get("_class_name"))
     base: Any = getattr(diffusers, kind, None)
-    if not hasattr(base, "from_config") or not hasattr(base, "forward"):
+    if not _is_model(base):
         raise ValueError(f"config: diffusers has no model {kind!r}")
     names = inspect.signature(base).parameters
     for name in options:
@@ -146,6 +149,10 @@ def make_model(
     except Exception as error:  # any error of a class of the library
         raise ValueError(f"{where}: {kind}: {' '.join(str(error).split())}") from error
     return model
+
+
+def _is_model(base: Any) -> bool:
+    return isinstance(base, type) and issubclass(base, ModelMixin)
 
 
 def _check_inputs(base: Any) -> None:
@@ -167,7 +174,7 @@ def make_scheduler(fields: Mapping[str, Any], kind: str | None, options: Mapping
     """Return a scheduler of diffusers: that of the configuration, or of another class."""
     name = kind or str(fields.get("_class_name"))
     base: Any = getattr(diffusers, name, None)
-    if not (isinstance(base, type) and issubclass(base, diffusers.SchedulerMixin)):
+    if not (isinstance(base, type) and issubclass(base, SchedulerMixin)):
         known = [n for n in dir(diffusers) if n.endswith("Scheduler")]
         raise ValueError(f"scheduler: diffusers has no {name!r}{did_you_mean(name, known)}")
     names = inspect.signature(base).parameters
