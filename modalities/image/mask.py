@@ -28,25 +28,39 @@ def read(source: Any) -> np.ndarray:
     """Return bool `[H, W]`, True in the mask.
 
     source: a picture's path, whose numbers (of its palette, or grey values) are classes: every one
-    but 0 and 255 belongs to the mask; an array; `{path, classes: [3, 5]}` for some classes; or
-    COCO's `{size: [H, W], shapes: [...]}`, polygons and run lengths. Raise ReadError.
+    but 0 belongs to the mask, except for 255 of a palette or beside other numbers, which VOC leaves
+    out; an array; `{path, classes: [3, 5]}` for some classes; or COCO's `{size: [H, W],
+    shapes: [...]}`, polygons and run lengths. Raise ReadError.
     """
     if isinstance(source, Mapping) and "size" in source:
         return _shapes(source["size"], source.get("shapes", ()))
     classes = source.get("classes") if isinstance(source, Mapping) else None
     path = source["path"] if isinstance(source, Mapping) else source
-    if isinstance(path, (str, Path)):
-        with Image.open(path) as picture:
-            numbers = np.asarray(
-                picture if picture.mode in ("P", "L", "1") else picture.convert("L")
-            )
-    else:
-        numbers = np.asarray(path)
+    numbers, palette = _numbers(path, source, classes is not None)
     if numbers.ndim != 2:
         raise ReadError(source, f"an array of shape {numbers.shape}", MASK)
+    if numbers.dtype.kind not in "biuf" or (numbers.dtype.kind != "b" and numbers.min() < 0):
+        raise ReadError(source, f"{numbers.dtype} numbers, some of them negative or none", MASK)
     if classes is not None:
         return np.isin(numbers, classes)
-    return np.asarray((numbers != 0) & (numbers != VOID))
+    inside, void = numbers != 0, numbers == VOID
+    wide = numbers.dtype.itemsize > 1 and int(numbers.max()) > VOID  # 255 is one of many objects
+    if palette or (not wide and (inside & ~void).any()):
+        inside &= ~void
+    return np.asarray(inside)
+
+
+def _numbers(path: Any, source: Any, classes: bool) -> tuple[np.ndarray, bool]:
+    """Return the numbers of a picture or array, and whether they are places of a palette."""
+    if not isinstance(path, (str, Path)):
+        return np.asarray(path), False
+    with Image.open(path) as picture:
+        mode = picture.mode
+        if mode in ("P", "L", "1", "I") or mode.startswith("I;16"):
+            return np.asarray(picture), mode == "P"
+        if classes:
+            raise ReadError(source, f"colours ({mode}) beside classes", "a picture of numbers")
+        return np.asarray(picture.convert("RGB")).max(2), False
 
 
 def _shapes(size: Sequence[int], shapes: Sequence[Any]) -> np.ndarray:

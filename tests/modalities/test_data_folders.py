@@ -192,3 +192,44 @@ def test_boxes_and_masks_of_pictures_train(tmp_path: Path, monkeypatch: pytest.M
     }  # fmt: skip
     model = train(parse_recipe(recipe), tmp_path / "run", show=False)
     assert {"find", "outline"} == set(model.tasks)
+
+
+BINARY = np.array([[0, 255], [255, 0]], np.uint8)
+VOIDED = np.array([[0, 255], [3, 0]], np.uint8)
+OBJECTS = np.array([[0, 255], [300, 0]], np.uint16)
+MASKS = [
+    ("L", BINARY, BINARY > 0),  # as most tools write them
+    ("L", VOIDED, VOIDED == 3),
+    ("P", BINARY, BINARY > 255),
+    ("P", VOIDED, VOIDED == 3),
+    ("I;16", OBJECTS, OBJECTS > 0),
+    ("1", BINARY > 0, BINARY > 0),
+    ("RGB", np.stack([BINARY * 0, BINARY, BINARY * 0], 2), BINARY > 0),
+]
+
+
+@pytest.mark.parametrize(("mode", "numbers", "expected"), MASKS)
+def test_masks_of_pictures(mode: str, numbers: Any, expected: Any, tmp_path: Path) -> None:
+    from PIL import Image
+
+    file = tmp_path / "mask.png"
+    picture = Image.fromarray(numbers)
+    if mode == "P":
+        picture = picture.convert("P")
+        picture.putdata(numbers.reshape(-1).tolist())
+    picture.save(file)
+    read = load(IMAGE_MASK.read)
+    np.testing.assert_array_equal(read(str(file)), expected)
+    if mode == "RGB":
+        with pytest.raises(ValueError, match="colours"):
+            read({"path": str(file), "classes": [3]})
+
+
+def test_a_signed_mask_is_refused() -> None:
+    numbers = np.array([[0, -1]], np.int8)  # 255, once
+    with pytest.raises(ValueError, match="negative"):
+        load(IMAGE_MASK.read)(numbers)
+    with pytest.raises(ValueError, match="negative numbers, from -1"):
+        load("sensorium.modalities.mri.io.read:read_mask")(
+            {"array": np.stack([numbers] * 2), "affine": np.eye(4)}
+        )

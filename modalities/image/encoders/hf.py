@@ -88,7 +88,7 @@ def whole_config(config: Json) -> Any:
     kind = settings.pop("model_type")
     try:
         return AutoConfig.for_model(kind, **settings)
-    except ValueError as error:
+    except Exception as error:  # some configurations check their fields with errors of their own
         line = " ".join(str(error).split())
         raise ValueError(f"transformers: no configuration of {kind!r}: {line}") from error
 

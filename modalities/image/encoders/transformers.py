@@ -119,13 +119,13 @@ class TransformersVision(Encoder):
         config, size = self.model.config, fixed_size(self.processor)
         if size is None or size == side_lengths(config) or self._runs():
             return
-        config.image_size = size[0] if size[0] == size[1] else list(size)
+        one = size[0] == size[1] and isinstance(getattr(config, "image_size", 0), int)
+        config.image_size = size[0] if one else list(size)
         try:
             self.model = hf.build(self.tower)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"processor.size: {config.model_type} takes no pictures of {size[0]} x {size[1]} "
-                "px; use square ones"
+                f"processor.size: found {size}, expected a square for {config.model_type}"
             ) from error
 
     def _runs(self) -> bool:

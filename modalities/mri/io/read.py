@@ -71,6 +71,9 @@ def read_mask(source: Any) -> MetaTensor:
         raise ReadError(name, f"holds {len(values)} volumes", "one mask: volume: <number>")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ReadError(name, "holds values that are not finite", "a mask of numbers")
+    if values.dtype.kind in "if" and values.min() < 0:
+        wrong = f"holds negative numbers, from {values.min():g} (255 in a signed byte is -1)"
+        raise ReadError(name, wrong, "a mask: 0 outside, numbers above 0 inside")
     return oriented(values > 0, affine, name, flat=True)
 
 

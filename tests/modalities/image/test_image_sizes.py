@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from PIL import Image
 from transformers import AutoConfig, AutoModel
 
 from sensorium.modalities.image.encoders.position_tables import resize
@@ -86,7 +87,7 @@ def test_a_larger_picture_gives_a_larger_grid(tmp_path: Path, kind: str) -> None
 @pytest.mark.parametrize("kind", [kind for kind, (_, able) in MODELS.items() if not able])
 def test_a_picture_that_is_not_square_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     name = checkpoint(tmp_path, kind)
-    with pytest.raises(ValueError, match=r"processor\.size: .* takes no pictures of 48 x 64 px"):
+    with pytest.raises(ValueError, match=r"processor\.size: found \(48, 64\), expected a square"):
         loaded(name, processor={"size": {"height": 48, "width": 64}})
 
 
@@ -105,3 +106,16 @@ def test_an_unchanged_size_leaves_a_table_as_it_is() -> None:
         table = torch.randn(shape)
         same = resize(table, shape, (32, 32), (32, 32))
         assert same is not None and torch.allclose(same, table, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 64)])
+def test_a_configuration_that_lists_sides_keeps_doing_so(size: tuple[int, int]) -> None:
+    """YOLOS's refuses a single number."""
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = {"model_type": "yolos", "intermediate_size": 16, "image_size": [32, 32], **shape}
+    sides = {"height": size[0], "width": size[1]}
+    encoder = TransformersVision(
+        config=config, processor={"image_processor_type": "ViTImageProcessor", "size": sides}
+    )
+    sample = encoder.processor.prepare(Image.new("RGB", (50, 40)))
+    assert encoder(**encoder.collate([sample])).grid == (size[0] // 16, size[1] // 16)
