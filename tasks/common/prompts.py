@@ -200,16 +200,18 @@ def assemble(
     ctx: Context,
     decoder: str = BACKBONE,
     name: str = "prompt",
+    texts_only: bool = False,
 ) -> Features:
     """Return the context of a batch: texts and streams in the order of the template, packed.
 
     streams: the `S` streams of the template. The texts are the batch's labels, made by
-    `Prompt.encode`. A stream with several items a cell has all of them, in order.
+    `Prompt.encode`. A stream with several items a cell has all of them, in order. texts_only:
+    leave the streams out.
     The result has `tokens [B, T, D]`, real ones to the left. Raise ValueError if the width of a
     stream is not the decoder's, or the prompt is empty.
     """
     backbone = ctx.decoder(decoder)
-    inputs = [_stream(stream, batch, ctx, backbone) for stream in streams]
+    inputs = [] if texts_only else [_stream(stream, batch, ctx, backbone) for stream in streams]
     device = inputs[0].tokens.device if inputs else next(backbone.parameters()).device
     segments: list[Features] = []
     for index in range(len(streams) + 1):
@@ -219,7 +221,9 @@ def assemble(
             segments.append(Features(backbone.embed(ids), mask))
         segments += inputs[index : index + 1]
     if not segments:
-        raise ValueError("the prompt is empty; write some text or a stream in it")
+        raise ValueError(
+            f"the {name} is empty; write some text{'' if texts_only else ' or a stream'} in it"
+        )
     # The decoder's own precision, which its embeddings have: a connector may compute in another.
     return _pack(segments, backbone.embed(torch.zeros(1, dtype=torch.long, device=device)).dtype)
 

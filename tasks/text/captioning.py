@@ -3,6 +3,9 @@
 The prompt's streams and texts are the context, and the target follows: `-sum_i log p(y_i | context,
 y_<i)`, with the end of the text, without the prompt.
 
+With a `reference`, tokens that a language model expects without the streams count less: PRIOR,
+"Prioritizing Image-Related Tokens Enhances Vision-Language Pre-Training", 2025.
+
 Legend: `B` rows, `L` tokens of the longest target, `N` tokens of all targets, `D` width.
 """
 
@@ -17,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...backbones.base import GenerationOptions, check_generation_options
-from ...modalities.base import Loss, PositiveInt
+from ...modalities.base import Loss, NonNegativeFloat, PositiveInt
 from ..base import Context, Metrics, Row, Task, Unit
 from ..batch import Batch, Example, Tools
 from ..common import (
@@ -46,6 +49,10 @@ class Captioning(Task):
     with, a template of columns.
 
     A control prefix of the target is text of its template: `"<{rhyme}> {line}"`.
+
+    reference: a frozen one of the `decoders`, with the same tokenizer, that reads the texts of the
+    prompt alone; the loss of a token is weighted by `(1 - p) ** reference_power`, p its probability
+    there, at a mean of 1 over a batch. A power of 0 is the loss without weights.
     """
 
     ability: ClassVar[str] = "caption"
@@ -62,6 +69,8 @@ class Captioning(Task):
         decoder: str = BACKBONE,
         metrics: list[Literal["chrf", "rhyme", "sari", "token_f1"]] | None = None,
         source: str | None = None,
+        reference: str | None = None,
+        reference_power: NonNegativeFloat = 1.0,
     ) -> None:
         super().__init__()
         self.measures = tuple(metrics or ())
@@ -72,6 +81,13 @@ class Captioning(Task):
         self.streams = {name: StreamUse(width=decoder) for name in self.prompt.streams}
         self.decoder = decoder
         self.decoders = {decoder: DecoderUse(attention=frozenset({attention}))}
+        self.reference, self.reference_power = reference, reference_power
+        if reference is not None:
+            if reference == decoder:
+                raise ValueError(
+                    f"reference: found {reference}, which writes; name another decoder"
+                )
+            self.decoders[reference] = DecoderUse(role="teacher")
         self.attention, self.max_new_tokens = attention, max_new_tokens
         self.facts = Facts(facts or {}, fact_tolerance)
         self.main_metric = "fact_f1" if self.facts.patterns else None
@@ -135,9 +151,30 @@ class Captioning(Task):
         hidden = decoder.teacher_force(context, ids, mask.to(ids.device), self.attention)
         labels = ids.flatten()[positions]  # [N]
         logits = decoder.logits(hidden.flatten(0, 1)[positions]).float()  # [N, V]
-        total = F.cross_entropy(logits, labels, reduction="sum")
+        losses = F.cross_entropy(logits, labels, reduction="none")  # [N]
+        if self.reference is not None:
+            losses = losses * self._weights(batch, ctx, positions)
+        total = losses.sum()
         correct = (logits.detach().argmax(-1) == labels).sum()
         return Loss(total, int(mask.sum()), {"correct": correct})
+
+    @torch.no_grad()
+    def _weights(self, batch: Batch, ctx: Context, positions: Tensor) -> Tensor:
+        """Return the weights `[N]` of the target tokens at some positions, 1 on average."""
+        assert self.reference is not None
+        reference, ids = ctx.decoder(self.reference), batch.labels["target"]
+        if reference.tokenizer.size != ctx.decoder(self.decoder).tokenizer.size:
+            raise ValueError(
+                f"reference: {self.reference} has a tokenizer of {reference.tokenizer.size} ids, "
+                f"{self.decoder} one of {ctx.decoder(self.decoder).tokenizer.size}; give both one"
+            )
+        context = assemble(self.prompt.streams, batch, ctx, self.reference, texts_only=True)
+        mask = batch.label_masks["target"].to(ids.device)
+        hidden = reference.teacher_force(context, ids, mask, "causal")
+        logits = reference.logits(hidden.flatten(0, 1)[positions]).float()  # [N, V]
+        likely = logits.softmax(-1).gather(1, ids.flatten()[positions, None]).squeeze(1)
+        weights = (1 - likely) ** self.reference_power
+        return weights / weights.mean().clamp(min=torch.finfo(torch.float32).tiny)
 
     def predict(  # type: ignore[override]  # no other option
         self, batch: Batch, ctx: Context, **options: Unpack[GenerationOptions]

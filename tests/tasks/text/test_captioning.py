@@ -10,33 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.modalities.base import Features
-from sensorium.tasks.batch import Batch, Tools
+from sensorium.tasks.batch import Tools
 from sensorium.tasks.text import Captioning
 from sensorium.testing.context import prepare_batch
-
-ROWS = [
-    {"q": "what is it?", "caption": "a red circle"},
-    {"q": "how many?", "caption": "two"},
-    {"q": "", "caption": "a small blue square to the left"},
-    {"q": "why not?", "caption": ""},
-]
-
-
-def make(prompt="<image> {q} Answer:", **options) -> Captioning:  # type: ignore[no-untyped-def]
-    return Captioning(prompt=prompt, **options).eval()
-
-
-@pytest.fixture
-def batch_of(backbone):  # type: ignore[no-untyped-def]
-    def batch_of(task: Captioning, rows=ROWS, keys=None, training=True) -> Batch:  # type: ignore[no-untyped-def]
-        return prepare_batch(task, rows, keys, backbone, training)
-
-    return batch_of
-
-
-@pytest.fixture
-def encode(make_streams, make_ragged):  # type: ignore[no-untyped-def]
-    return make_streams(image=make_ragged(4, 5))
+from sensorium.tests.tasks.text.captions import ROWS, make
 
 
 def by_hand(encode, backbone, rows=ROWS) -> torch.Tensor:  # type: ignore[no-untyped-def]
