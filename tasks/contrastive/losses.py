@@ -102,8 +102,8 @@ def cosent(cosines: Tensor, scores: Tensor, scale: float | Tensor = 20.0) -> Ten
     cosines, scores: `[N]` of the pairs of all processes; a number for all of them, not a sum.
     """
     differences = scale * (cosines[:, None] - cosines[None])
-    ordered = scores[:, None] < scores[None]
-    return torch.cat([cosines.new_zeros(1), differences[ordered]]).logsumexp(0)
+    differences = differences.masked_fill(scores[:, None] >= scores[None], -torch.inf)
+    return torch.cat([cosines.new_zeros(1), differences.flatten()]).logsumexp(0)
 
 
 def margin_mse(positive: Tensor, negative: Tensor, row: Tensor, scores: Tensor) -> Tensor:
