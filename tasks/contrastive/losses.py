@@ -102,7 +102,7 @@ def cosent(cosines: Tensor, scores: Tensor, scale: float | Tensor = 20.0) -> Ten
     cosines, scores: `[N]` of the pairs of all processes; a number for all of them, not a sum.
     """
     differences = scale * (cosines[:, None] - cosines[None])
-    differences = differences.masked_fill(scores[:, None] >= scores[None], -torch.inf)
+    differences = differences.masked_fill(~(scores[:, None] < scores[None]), -torch.inf)
     return torch.cat([cosines.new_zeros(1), differences.flatten()]).logsumexp(0)
 
 
