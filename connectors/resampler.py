@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from ..modalities.base import Count, Features, PositiveInt
 from .base import Connector
-from .layout import additive, at_least, mask_tokens, split_evenly
+from .layout import additive, at_least, mask_tokens, sincos, split_evenly
 
 
 class Resampler(Connector):
     """`queries` learned vectors of width out_dim, through `depth` layers that attend to the tokens.
 
     heads: must divide out_dim. self_attention: the queries also attend to each other, as in the
-    Q-Former. The queries of a sample without a real token are padding.
+    Q-Former. positions: add to the tokens where they are on their grid (sines and cosines): of a
+    clip, the order of its frames. The queries of a sample without a real token are padding.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class Resampler(Connector):
         depth: Count = 2,
         heads: PositiveInt = 8,
         self_attention: bool = False,
+        positions: bool = False,
     ) -> None:
         super().__init__(in_dim, out_dim)
+        self.positions = positions
         at_least("resampler", "queries", queries, 1)
         at_least("resampler", "depth", depth, 1)
         split_evenly("resampler", out_dim, heads)
@@ -45,6 +48,10 @@ class Resampler(Connector):
     def forward(self, features: Features) -> Features:
         """Return `[B, Q, out_dim]` of `[B, T, in_dim]`, without a grid."""
         tokens = self.read(mask_tokens(features.tokens, features.mask))
+        if self.positions:
+            if features.grid is None:
+                raise ValueError("resampler: positions: the encoder returns no grid; take them out")
+            tokens = tokens + sincos(features.grid, tokens.shape[-1], tokens)
         padding = additive(features.mask, tokens)
         hidden = self.queries.expand(len(tokens), -1, -1)
         for layer in self.layers:

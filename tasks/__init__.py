@@ -23,6 +23,7 @@ TASKS = {
     "masked_lm": "sensorium.tasks.language.masked.masked_lm:MaskedLM",
     "masked_signal": "sensorium.tasks.self_supervised.masked_signal:MaskedSignal",
     "mixed_sequence": "sensorium.tasks.generation.mixed:MixedSequence",
+    "perturbed_captioning": "sensorium.tasks.text.perturbed:PerturbedCaptioning",
     "referring": "sensorium.tasks.dense.referring:Referring",
     "regression": "sensorium.tasks.supervised.regression:Regression",
     "segmentation": "sensorium.tasks.dense.segmentation:Segmentation",

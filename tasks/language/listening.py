@@ -78,8 +78,9 @@ class Listening(Task):
         self.first = decoder.add_tokens(size + 1, spread=1.0)
         self.turn = self.first + size
         count = len(decoder.blocks()) if self.fusion == "middle" else 1
-        self.maps = nn.ModuleList(nn.Linear(decoder.dim, decoder.dim) for _ in range(count))
-        for layer in self.maps:
+        maps = [nn.Linear(decoder.dim, decoder.dim) for _ in range(count)]
+        self.maps = nn.ModuleList(maps)
+        for layer in maps:
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 

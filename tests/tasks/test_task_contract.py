@@ -153,6 +153,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "max_new_tokens": 3,
         },
     ],
+    "perturbed_captioning": [{"prompt": "<image>", "noise": "state", "max_new_tokens": 3}],
     "referring": [{"input": "image", "text": "words", "mask": "state", "layers": [0, 1]}],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
     "segmentation": [{"input": "image", "mask": "state"}],
@@ -179,6 +180,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "masked_lm": {"sums_rows": False},  # masks are drawn for a batch
     "masked_signal": {"sums_rows": False},  # masks are drawn by the row's place
     "mixed_sequence": {"sums_rows": False},  # noise is drawn by the row's place
+    "perturbed_captioning": {"sums_rows": False},  # the noise is drawn by the row's place
     "referring": {"axes": 3},
     "segmentation": {"axes": 3},
 }
