@@ -12,10 +12,14 @@ SERIES = Modality(
     encoders={
         "patches": "sensorium.modalities.series.encoders.patches:Patches",
         "segments": "sensorium.modalities.series.encoders.segments:Segments",
+        "tokens": "sensorium.modalities.series.tokenizers.byte_pairs:SeriesTokens",
         "transformers": "sensorium.modalities.series.encoders.transformers:TransformersSeries",
     },
     augments={
         "series": "sensorium.modalities.series.augment:SeriesAugment",
+    },
+    tokenizers={
+        "byte_pairs": "sensorium.modalities.series.tokenizers.byte_pairs:BytePairs",
     },
     sources={
         "ecg": "sensorium.modalities.series.datasets.ecg:Ecg",

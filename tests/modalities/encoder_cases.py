@@ -198,6 +198,7 @@ SERIES: dict[str, Case] = {
     "patches": ("patches", {"patch": 8, "dim": 16, "depth": 3, "heads": 2}),
     "patches that overlap": ("patches", {"patch": 8, "stride": 4, "dim": 16, "heads": 2}),
     "segments": ("segments", {"segment": 8}),
+    "tokens": ("tokens", {"tokenizer": {"type": "byte_pairs", "merges": 20}, "dim": 16}),
     "any PatchTST": ("transformers", hf("patchtst", **TRANSFORMER, **PATCHED)),
     "any PatchTSMixer": ("transformers", hf("patchtsmixer", d_model=16, num_layers=2, **PATCHED)),
     "any TimesFM": ("transformers", hf("timesfm", **TIMESFM)),

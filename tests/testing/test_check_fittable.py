@@ -86,6 +86,7 @@ def test_a_violation_is_one_line(cls: type[Fittable]) -> None:
 SIGNALS = [np.arange(12.0).reshape(2, 6), np.ones((2, 9))]
 CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "BPE": (TEXTS, {"size": 300}),
+    "BytePairs": (SIGNALS, {"merges": 10}),
     "BSplineTokenizer": (CHUNKS, {"num_basis": 6}),
     "BinTokenizer": (CHUNKS, {}),
     "Bytes": (TEXTS, {}),
