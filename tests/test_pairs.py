@@ -55,6 +55,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "image": {"type": "patches", "size": 32, "patch_size": 8, "dim": 16},
     "mri": {"type": "vit3d", "size": [16, 16, 16], "patch": [8, 8, 8], "dim": 16, "depth": 1,
             "heads": 2},
+    "series": {"type": "patches", "patch": 25, "dim": 16, "depth": 1, "heads": 2},
     "text": {"type": "causal_lm", "config": LLAMA, "tokenizer": "bytes"},
 }  # fmt: skip
 TOKENIZER = {"type": "bspline", "num_basis": 3, "degree": 2}
@@ -170,6 +171,7 @@ DECODED_PAIRS = [
 PLAIN_PAIRS = [(m, name) for name, (_, modalities) in PLAIN.items() for m in sorted(modalities)]
 QUICK = {
     ("image", "captioning", "causal"),
+    ("series", "contrastive"),
     ("audio", "asr_diffusion", "diffusion"),
     ("action", "control_parallel", "diffusion"),
     ("text", "control_autoregressive", "causal"),
@@ -211,6 +213,7 @@ def test_what_a_decoder_cannot_do_is_refused_in_one_line(task: str, backbone: st
 def test_every_part_of_the_registries_is_in_the_matrix() -> None:
     tasks = {section["type"] for section, _ in (*DECODED.values(), *PLAIN.values())}
     elsewhere = {"grounded", "segmentation"}  # of a volume and its mask: tests/tasks/dense
+    elsewhere |= {"forecast"}  # of a series and its future: tests/tasks/forecast
     assert set(registered("task")) == tasks | elsewhere
     assert set(registered("backbone")) == set(BACKBONES)
     labels = {"image_mask", "mri_mask"}  # a token a pixel: targets of dense tasks, no inputs

@@ -263,7 +263,7 @@ def examples(modality: str) -> list[Any]:
             return [{"array": rng.random(s) < 0.5, "affine": np.eye(4)} for s in shapes]
         case "series":
             values = rng.normal(size=(3, 2, 64))
-            values[0, :, 8:16] = np.nan  # a gap
+            values[0, :, 8:20] = np.nan  # a gap
             return [{"values": row, "rate": 10.0} for row in values]
         case "text":
             return TEXTS
