@@ -18,6 +18,7 @@ TEXT = Modality(
         "transformers": "sensorium.modalities.text.transformers:TransformersText",
         "vocabulary": "sensorium.modalities.text.encoders.vocabulary:VocabularyLogits",
     },
+    augments={"span_mask": "sensorium.modalities.text.augments.spans:SpanMask"},
     sources={"docstrings": "sensorium.modalities.text.datasets.docstrings:Docstrings"},
     tokenizers={
         "bpe": "sensorium.modalities.text.tokenizers:BPE",

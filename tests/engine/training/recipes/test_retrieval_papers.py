@@ -1,0 +1,142 @@
+"""Papers of contrastive text encoders at toy size, with their controls."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from sensorium.engine.evaluation import evaluate
+from sensorium.engine.model import build
+from sensorium.engine.recipe import parse_recipe
+
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 66,
+}
+ENGLISH = ["house", "water", "tree", "bread", "night", "stone", "horse", "letter"]
+GERMAN = ["haus", "wasser", "baum", "brot", "nacht", "stein", "pferd", "brief"]
+
+
+def encoder(kind: str = "bert", dropout: float = 0.0, **options: Any) -> dict[str, Any]:
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    config = {"model_type": kind, **TINY, **rates}
+    return {
+        "type": "transformers",
+        "config": config,
+        "tokenizer": "bytes",
+        "max_length": 32,
+        **options,
+    }
+
+
+def data(shop: Any, rows: list[dict[str, Any]], name: str = "rows") -> dict[str, Any]:
+    path = shop.folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"source": "json", "path": str(path)}
+
+
+def recipe(rows: dict[str, Any], steps: int, text: dict[str, Any], **task: Any) -> dict[str, Any]:
+    section = {"type": "contrastive", "streams": ["query", "passage"], "dim": 32, **task}
+    return {
+        "inputs": {
+            "query": {"modality": "text", "encoder": text, "connector": "mean"},
+            "passage": {"share": "query"},
+        },
+        "tasks": {"search": {**section, "data": {"train": rows, "test": rows}}},
+        "train": {"steps": steps, "batch_size": 8, "optimizer": {"lr": 0.01}, "log_every": 1},
+    }
+
+
+def recall(model: Any) -> float:
+    return evaluate(model, input_ablation=False)["search"]["recall@1"]
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_translations_of_words_find_each_other(shop: Any, kind: str) -> None:
+    """Lexical specialization: induction of a bilingual lexicon, both ways; a control that is not
+    trained, and one that learns words that do not belong together."""
+    pairs = [{"query": a, "passage": b} for a, b in zip(ENGLISH, GERMAN, strict=True)]
+    values = recipe(data(shop, pairs), 60, encoder(kind), temperature=0.1)
+    untrained = recall(build(parse_recipe(values)).eval())
+    trained = recall(shop.train(values, "run"))
+    assert trained > untrained + 0.3
+    if kind == "bert":
+        wrong = [{"query": a, "passage": b} for a, b in zip(ENGLISH, GERMAN[::-1], strict=True)]
+        shuffled = recipe(data(shop, wrong, "wrong"), 60, encoder(), temperature=0.1)
+        shuffled["tasks"]["search"]["data"]["test"] = values["tasks"]["search"]["data"]["test"]
+        assert recall(shop.train(shuffled, "wrong")) < trained - 0.3
+
+
+def test_a_text_beside_itself_trains_an_encoder(shop: Any) -> None:
+    """Mirror-BERT: identity pairs, a span hidden in one copy, and dropout; other wordings of a
+    text then lie nearer. Without dropout and spans a pair has the cosine 1 from the beginning."""
+    texts = [f"the {w} is {c}" for w in ENGLISH for c in ("old", "new", "far")]
+    rows = data(shop, [{"text": text} for text in texts])
+    rows["columns"] = {"query": "text", "passage": "text"}
+    values = recipe(rows, 40, encoder(dropout=0.1), temperature=0.1)
+    passage = {"type": "span_mask", "length": 5}
+    values["inputs"]["passage"] |= {"augment": passage}
+    values["train"]["optimizer"] = {"lr": 0.003}
+    words = [text.split() for text in texts]
+    variants = [
+        {"query": t, "passage": f"{w[3]} {w[1]}"} for t, w in zip(texts, words, strict=True)
+    ]
+    values["tasks"]["search"]["data"]["test"] = data(shop, variants, "variants")
+    untrained = recall(build(parse_recipe(values)).eval())
+    assert recall(shop.train(values, "run")) > untrained + 0.15
+    plain = recipe(rows, 1, encoder(), temperature=0.1)
+    model = build(parse_recipe(plain)).train()
+    batch = model.stream("query").encoder.collate(
+        [model.stream("query").encoder.processor.prepare(text) for text in texts[:3]]
+    )
+    first, second = (model.stream(n).run(batch, {}).pool() for n in ("query", "passage"))
+    torch.testing.assert_close(torch.cosine_similarity(first, second), torch.ones(3))
+
+
+def test_a_queue_of_translations_trains_beside_masked_words(shop: Any) -> None:
+    """InfoXLM: an XLM-R encoder, a momentum queue over parallel sentences, and masked LM."""
+    pairs = [{"query": a, "passage": b} for a, b in zip(ENGLISH, GERMAN, strict=True)]
+    rows = data(shop, pairs)
+    text = encoder("xlm-roberta", lm_head=True)
+    values = recipe(rows, 6, text, temperature=0.1, queue_size=6, queue_momentum=0.9)
+    values["tasks"]["words"] = {"type": "masked_lm", "stream": "query", "data": {"train": rows}}
+    model = shop.train(values, "run")
+    assert {task for _, task, _ in shop.losses("run")} == {"search", "words"}
+    assert type(model.stream("query").encoder.encoder).__name__ == "XLMRobertaModel"
+    queue = model.task("search").queue
+    assert int((queue.rows != 0).sum()) == 6
+
+
+def test_a_small_student_learns_the_retriever_s_space(shop: Any) -> None:
+    """INDUS: a RoBERTa retriever, and a smaller RoBERTa that is distilled from it."""
+    texts = [{"small": f"{a} {b}", "large": f"{a} {b}"} for a in ENGLISH for b in GERMAN[:2]]
+    rows = data(shop, texts)
+    frozen = encoder("roberta", freeze=True)
+    small = encoder("roberta")
+    small["config"] = {**small["config"], "hidden_size": 16}
+    values = {
+        "inputs": {
+            "small": {"modality": "text", "encoder": small, "connector": "mean"},
+            "large": {"modality": "text", "encoder": frozen, "connector": "mean"},
+        },
+        "tasks": {
+            "distill": {
+                "type": "distill_embedding",
+                "student": "small",
+                "teacher": "large",
+                "loss": "cosine",
+                "data": {"train": rows, "test": rows},
+            }
+        },
+        "train": {"steps": 60, "batch_size": 8, "optimizer": {"lr": 0.01}, "log_every": 1},
+    }
+    before = evaluate(build(parse_recipe(values)).eval(), input_ablation=False)["distill"]
+    after = evaluate(shop.train(values, "run"), input_ablation=False)["distill"]
+    assert after["cosine"] > before["cosine"] + 0.2
+    assert after["small_to_large_recall@1"] > before["small_to_large_recall@1"]
