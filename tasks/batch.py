@@ -57,7 +57,8 @@ class Batch:
     encoder computed before, by stream, if it came from the cache. items: `[B]` number of items of
     each row, for streams whose cells are lists (`StreamUse.many`); also on the CPU. Their streams
     and features hold the items of all rows, in order. failed: key and reason of rows that could not
-    be read. missing: labels that not every row has, with the key of the first row without.
+    be read. cut: keys of rows with a text that its processor cut. missing: labels that not every
+    row has, with the key of the first row without.
     """
 
     task: str
@@ -69,6 +70,7 @@ class Batch:
     features: dict[str, Features] = field(default_factory=dict)
     items: dict[str, Tensor] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -92,7 +92,7 @@ class PreparedRow:
 
     row: the cells as the source returned them. example: the task's, made of it. samples: of each
     stream, the views of each of its items. records: of each stream, the stored features of each
-    item. many: streams with any number of items; all others have one.
+    item. many: streams with any number of items; all others have one. cut: whether a text was.
     """
 
     key: str
@@ -102,6 +102,7 @@ class PreparedRow:
     records: dict[str, list[Record]] = field(default_factory=dict)
     many: frozenset[str] = frozenset()
     failure: str | None = None
+    cut: bool = False
 
     @classmethod
     def failed(cls, key: str, error: Exception) -> Self:
@@ -246,10 +247,8 @@ class TaskDataset(StreamDataset):
         if not self.training:
             return {"main": sample}
         rng = np.random.default_rng(derive_seed(self.seed, epoch, self.name, stream, key))
-        augment, per_view = (
-            self.readers[stream].augment,
-            self.task.streams[stream].augment == "view",
-        )
+        augment = self.readers[stream].augment
+        per_view = self.task.streams[stream].augment == "view"
         if augment is not None and not per_view:
             sample = augment(sample, rng)
         views = self.task.views(stream, sample, rng)

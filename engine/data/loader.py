@@ -42,6 +42,7 @@ class Collator:
         batch = Batch.of(name, [row.key for row in good], [row.example for row in good])
         if name in self.tasks and good:
             self.tasks[name].prepare_batch(batch)
+        batch.cut = [row.key for row in good if row.cut]
         batch.failed = [(row.key, row.failure) for row in rows if row.failure is not None]
         if not good:
             return batch
@@ -80,8 +81,22 @@ def batches(
 def _batch(
     datasets: Mapping[str, TaskDataset], collator: Collator, refs: Sequence[RowRef]
 ) -> Batch:
-    rows = [datasets[ref.task].prepare(ref.row, ref.epoch) for ref in refs]
+    rows = [_counted(datasets[ref.task], ref) for ref in refs]
     return collator(refs[0].task, rows)
+
+
+def _counted(rows: TaskDataset, ref: RowRef) -> PreparedRow:
+    """Return a prepared row, which says whether a text of it was cut: workers count alone."""
+    before = _texts_cut(rows)
+    row = rows.prepare(ref.row, ref.epoch)
+    row.cut = _texts_cut(rows) > before
+    return row
+
+
+def _texts_cut(rows: TaskDataset) -> int:
+    """Return how many texts the processors of a data set have cut so far, in this process."""
+    counters = (getattr(reader.processor, "cut", None) for reader in rows.readers.values())
+    return sum(counter.count for counter in counters if counter is not None)
 
 
 def load_batches(

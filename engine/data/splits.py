@@ -9,11 +9,12 @@ import itertools
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import did_you_mean
 from ...tasks.base import Task
+from ...tasks.batch import Batch
 from ..recipe import DataSection, ResolvedRecipe, find
 from ..recipe.validation import arguments, validate_options
 from ..utils import ConfigError, located_errors
@@ -192,10 +193,12 @@ def _check_by(by: str, columns: tuple[str, ...], task: str) -> None:
 
 
 class SkippedRows:
-    """Rows that could not be read, by their error: counted, never silent."""
+    """Rows that could not be read, by their error: counted, never silent. cut: names of rows with a
+    text that was cut."""
 
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}
+        self.cut: set[str] = set()
         self._lock = threading.Lock()
 
     def add(self, key: str, reason: str) -> bool:
@@ -207,6 +210,23 @@ class SkippedRows:
 
     def __len__(self) -> int:
         return len(self.reasons)
+
+    def add_cut(self, batch: Batch) -> None:
+        """Remember the rows of a batch with a text that was cut, in whatever process that was."""
+        self.cut.update(f"{batch.task} {key}" for key in batch.cut)
+
+    def lines(self, gather: Callable[[list[str]], list[str]]) -> list[str]:
+        """Return a line about the rows that were skipped, and one about the texts that were cut, of
+        all processes. gather: joins the lists of the processes."""
+        return [*([self.summary()] if len(self) else []), *self.cut_lines(gather)]
+
+    def cut_lines(self, gather: Callable[[list[str]], list[str]]) -> list[str]:
+        """Return a line about the texts that were cut, if there are any."""
+        cut = sorted(set(gather(sorted(self.cut))))
+        return cut and [
+            f"text: {len(cut):,} rows have a text that is longer than its encoder takes and was "
+            f"cut, {cut[0]} among them"
+        ]
 
     def summary(self) -> str:
         counts = Counter(reason.partition(";")[0] for reason in self.reasons.values())

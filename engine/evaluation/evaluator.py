@@ -77,6 +77,7 @@ class Evaluator:
                 batch, batch_predictions = self.model.predict_rows(
                     batch.to(self.accelerator.device), **options
                 )
+            skipped.add_cut(batch)
             for line in handle_failures(batch.failed, where, skip, skipped):
                 if self.log is not None:
                     self.log.info(line)
@@ -85,6 +86,9 @@ class Evaluator:
                 self.log.progress(progress, number + 1, len(addresses))
         if world > 1:
             scored = gather_object(scored)
+        for line in skipped.cut_lines(gather_object):
+            if self.log is not None and self.accelerator.is_main_process:
+                self.log.info(line)
         if not scored:
             raise RuntimeFailure(f"{where}: no row could be scored: {skipped.summary()}")
         keys, predictions = [k for k, _, _ in scored], [p for _, p, _ in scored]

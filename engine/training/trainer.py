@@ -136,8 +136,8 @@ class Trainer:
         self.check_finite()
         self._report_failures()
         self.log.close()
-        if len(self.skipped):
-            self.log.info(self.skipped.summary())
+        for line in self.skipped.lines(gather_object):
+            self.log.info(line)
         self._learned.raise_if_nothing(self.skipped)
 
     @contextlib.contextmanager
@@ -180,8 +180,8 @@ class Trainer:
         return totals
 
     def backward(self, batch: Batch, last: bool = True) -> Loss:
-        """Add the gradients of a batch's loss and return it. last: of its optimizer step, after
-        which gradients are reduced over the processes."""
+        """Add the gradients of a batch's loss, and reduce them at the `last` one of a step."""
+        self.skipped.add_cut(batch)
         self._handle_failures(batch.task, batch.failed)
         with self._grad_sync(last), self.accelerator.autocast():
             loss: Loss = self.net(batch.to(self.accelerator.device))

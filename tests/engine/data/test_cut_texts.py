@@ -1,0 +1,57 @@
+"""Texts that are cut in workers are counted where they are reported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from sensorium.engine.data import (
+    Collator,
+    RowList,
+    SkippedRows,
+    TaskDataset,
+    batches,
+    sequential_batches,
+)  # fmt: skip
+from sensorium.engine.data.dataset import StreamReader
+from sensorium.modalities.base import Encoder
+from sensorium.modalities.text.tokenizers import Bytes
+from sensorium.modalities.text_processor import TextProcessor
+from sensorium.tasks.base import Task
+from sensorium.tasks.batch import Example
+from sensorium.tasks.uses import StreamUse
+
+TEXTS = ["short", "a text that is far too long", "x", "another one that is too long", "y"] * 2
+
+
+class Reads(Task):
+    streams = {"text": StreamUse()}
+
+    def columns(self) -> tuple[str, ...]:
+        return ()
+
+    def prepare(self, row: Any, tools: Any, rng: Any) -> Example:
+        return Example()
+
+
+class Ids(Encoder):
+    def collate(self, samples: Any) -> dict[str, torch.Tensor]:
+        return {"ids": torch.nn.utils.rnn.pad_sequence([s["ids"] for s in samples], True)}
+
+
+@pytest.mark.filterwarnings("ignore:text")
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_cut_texts_are_counted_once_over_all_workers(workers: int) -> None:
+    reader = StreamReader(str, TextProcessor(Bytes(), 12))
+    rows = TaskDataset(RowList([{"text": text} for text in TEXTS]), {"text": reader}, "it", Reads())
+    skipped = SkippedRows()
+    for _ in range(2):  # two epochs
+        refs = sequential_batches(rows, 3)
+        for batch in batches({"it": rows}, refs, Collator({"text": Ids()}), workers):
+            skipped.add_cut(batch)
+    other = ["it 1", "it 99"]  # of another process, which read one of the rows too
+    (line,) = skipped.lines(lambda mine: [*mine, *other])
+    assert line.startswith("text: 5 rows have a text that is longer")
+    assert SkippedRows().lines(list) == []
