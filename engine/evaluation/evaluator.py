@@ -86,9 +86,7 @@ class Evaluator:
                 self.log.progress(progress, number + 1, len(addresses))
         if world > 1:
             scored = gather_object(scored)
-        for line in skipped.cut_lines(gather_object):
-            if self.log is not None and self.accelerator.is_main_process:
-                self.log.info(line)
+        self._report_cut(skipped)
         if not scored:
             raise RuntimeFailure(f"{where}: no row could be scored: {skipped.summary()}")
         keys, predictions = [k for k, _, _ in scored], [p for _, p, _ in scored]
@@ -103,6 +101,12 @@ class Evaluator:
             )
         values = {name: float(value) for name, value in (metrics.compute() | extra).items()}
         return EvaluationResult(values, predictions, targets, keys, skipped)
+
+    def _report_cut(self, skipped: SkippedRows) -> None:
+        """Report the texts that were cut, in all processes."""
+        for line in skipped.cut_lines(gather_object):
+            if self.log is not None and self.accelerator.is_main_process:
+                self.log.info(line)
 
     def _embed(self, stream: str, values: Sequence[Any]) -> Tensor:
         """Return vectors of raw values; an encoder replaced by a store is moved to the device
