@@ -120,6 +120,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"speak": "image", "listen": "state", "max_new_tokens": 3, "fusion": "late"},
     ],
     "localization": [{"input": "image"}, {"input": "state", "target": "found", "l1": 0.0}],
+    "masked_answer": [{"choices": ["a", "b"], "cloze": ": <mask>!", "plain_share": 0.3}],
     "masked_lm": [
         {},
         {
@@ -156,6 +157,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "perturbed_captioning": [{"prompt": "<image>", "noise": "state", "max_new_tokens": 3}],
     "referring": [{"input": "image", "text": "words", "mask": "state", "layers": [0, 1]}],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
+    "replaced_token": [{"generator": "image"}],
     "segmentation": [{"input": "image", "mask": "state"}],
     "signal_generation": [
         {"prompt": "<image> {question}", "target": "<state>", "max_new_tokens": 4},
@@ -177,6 +179,8 @@ LIMITS: dict[str, dict[str, Any]] = {
     "grounded": {"axes": 3, "sums_rows": False},
     "language_modeling": {"sums_rows": False},  # corruptions are drawn by the row's place
     "localization": {"axes": 3},
+    "masked_answer": {"sums_rows": False},
+    "replaced_token": {"sums_rows": False},
     "masked_lm": {"sums_rows": False},  # masks are drawn for a batch
     "masked_signal": {"sums_rows": False},  # masks are drawn by the row's place
     "mixed_sequence": {"sums_rows": False},  # noise is drawn by the row's place

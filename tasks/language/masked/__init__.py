@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from ....lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .answers import MaskedAnswer as MaskedAnswer
     from .masked_lm import MaskedLM as MaskedLM
     from .metrics import MaskedMetrics as MaskedMetrics
+    from .replaced import ReplacedToken as ReplacedToken
     from .text import MaskRule as MaskRule
     from .text import TextIds as TextIds
     from .text import encode_text as encode_text
@@ -14,8 +16,10 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
+            "answers": ["MaskedAnswer"],
             "masked_lm": ["MaskedLM"],
             "metrics": ["MaskedMetrics"],
+            "replaced": ["ReplacedToken"],
             "text": ["MaskRule", "TextIds", "encode_text"],
         },
     )

@@ -161,7 +161,7 @@ class MaskedLM(Task):
         chosen = text.choose(self.rule.prob, generator)
         draws = generator or torch.Generator().manual_seed(0)
         rule = self.rule if generator is not None else MaskRule(self.rule.prob, 0.0, 0.0)
-        corrupted = text.corrupt(chosen, rule, _mask_id(encoder, rule), self.size, draws)
+        corrupted = text.corrupt(chosen, rule, mask_id(encoder, rule), self.size, draws)
         features = self._states(encoder, text.with_ids(corrupted), chosen, ctx)
         labels = {
             key: (value, batch.label_masks[key].to(value.device))
@@ -191,13 +191,13 @@ class MaskedLM(Task):
         rows: list[dict[str, Any]] = [{"scores": {}} for _ in range(len(batch))]
         if self.rule.prob and self.weight:
             losses, correct = self.masked(encoded, batch)
-            for row, (nll, count) in zip(rows, _by_row(losses, len(rows)), strict=True):
+            for row, (nll, count) in zip(rows, sums_by_row(losses, len(rows)), strict=True):
                 row["scores"][MASKED] = {"nll": nll, "tokens": count, "correct": 0}
             for index in losses.rows[correct].tolist():
                 rows[index]["scores"][MASKED]["correct"] += 1
         for name, part in self.parts.items():
             for row, (nll, count) in zip(
-                rows, _by_row(part.losses(encoded), len(rows)), strict=True
+                rows, sums_by_row(part.losses(encoded), len(rows)), strict=True
             ):
                 row["scores"][name] = {"nll": nll, "tokens": count}
             for key, values in part.measures(encoded).items():
@@ -234,7 +234,7 @@ class MaskedLM(Task):
         return [{**dict.fromkeys(sections, text), **conditions} for text in texts]
 
 
-def _mask_id(encoder: VocabularyEncoder, rule: MaskRule) -> int:
+def mask_id(encoder: VocabularyEncoder, rule: MaskRule) -> int:
     number: int | None = encoder.processor.tokenizer.mask_id
     if number is None and rule.prob:
         raise ValueError(
@@ -243,7 +243,7 @@ def _mask_id(encoder: VocabularyEncoder, rule: MaskRule) -> int:
     return number or 0
 
 
-def _by_row(losses: Losses, count: int) -> list[tuple[float, int]]:
+def sums_by_row(losses: Losses, count: int) -> list[tuple[float, int]]:
     """Return the sum and number of the losses of each row."""
     zeros = torch.zeros(count, dtype=torch.float32, device=losses.values.device)
     sums = zeros.index_add(0, losses.rows, losses.values.detach().float())
