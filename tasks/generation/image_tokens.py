@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +40,6 @@ class ImageTokens(Task):
     the mapper.
     """
 
-    ability: ClassVar[str] = "illustrate"
     metric_names: Mapping[str, str] = {
         "recall@1": "fraction of rows whose own picture is nearest to their vector",
         "decision_accuracy": "fraction of rows whose decision is right",

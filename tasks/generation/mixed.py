@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,8 +42,6 @@ class MixedSequence(Task):
     exposure bias. modality_weights: vectors go through their own copy of every weight, so that a
     frozen decoder writes text as before.
     """
-
-    ability: ClassVar[str] = "compose"
 
     def __init__(
         self,
