@@ -118,7 +118,7 @@ def generate_uncached(
     inputs["context_mask"] = condition.mask
     if visibility.mask is not None:
         inputs["visible"] = visibility.mask.expand(len(condition.tokens), -1, -1)
-    ids: Tensor = generator.generate(**inputs, **{**options, "use_cache": False})
+    ids: Tensor = generator.generate(**inputs, **{**options, "use_cache": False}, synced_gpus=False)
     return ids
 
 
@@ -223,8 +223,9 @@ class CausalGeneration(Generative):
             options["position_ids"] = position_ids(visibility, row, row)
             mask = mask & visibility.mask[:, -1]
             mask[:, -1] = True
+        # Of a sharded model the library would wait for the other processes at each token.
         ids: Tensor = self._generator().generate(
-            inputs_embeds=tokens, attention_mask=mask.long(), **options
+            inputs_embeds=tokens, attention_mask=mask.long(), synced_gpus=False, **options
         )
         return ids
 

@@ -253,6 +253,7 @@ class Seq2Seq(Pair):
             self._generator(),
             encoder_outputs=HiddenOutput(last_hidden_state=cache.state),
             attention_mask=real.long(),
+            synced_gpus=False,  # see `CausalGeneration.generate`
             **{"decoder_input_ids": start, **options},
         )
         return ids[:, start.shape[1] :]

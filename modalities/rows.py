@@ -103,6 +103,15 @@ class Source:
 class StreamingSource(Source):
     """Rows in the order that they come, of a number that is not known beforehand."""
 
+    def shards(self) -> Sequence[StreamingSource]:
+        """Return parts of the stream that can be read apart, in its order: its files, for example.
+        By default there is one, the stream itself."""
+        return [self]
+
+    def row_count(self) -> int | None:
+        """Return how many rows there are if that is known without reading them, else None."""
+        return None
+
     def __len__(self) -> int:
         raise TypeError("a streaming source has no length")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .model_card import command_header as command_header
     from .model_card import read_command as read_command
     from .model_card import write_card as write_card
+    from .optimizer_state import OptimizerState as OptimizerState
     from .optimizer_state import optimizer_by_name as optimizer_by_name
     from .optimizer_state import restore_optimizer_by_name as restore_optimizer_by_name
     from .run_folder import check_run_fingerprints as check_run_fingerprints
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .run_state import set_results_aside as set_results_aside
     from .run_state import write_run as write_run
     from .state import changing_tensors as changing_tensors
+    from .state import fingerprints as fingerprints
     from .state import frozen_tensors as frozen_tensors
     from .state import nonfinite_tensors as nonfinite_tensors
     from .state import read_names as read_names
@@ -51,7 +53,11 @@ else:
             "checkpoints": ["BEST", "CHECKPOINTS", "FROZEN", "Checkpoints", "link_or_copy"],
             "differences": ["check_differences", "check_rows", "is_changed", "rows_identity"],
             "model_card": ["command_header", "read_command", "write_card"],
-            "optimizer_state": ["optimizer_by_name", "restore_optimizer_by_name"],
+            "optimizer_state": [
+                "OptimizerState",
+                "optimizer_by_name",
+                "restore_optimizer_by_name",
+            ],
             "run_folder": [
                 "check_run_fingerprints",
                 "load_model",
@@ -72,6 +78,7 @@ else:
             ],
             "state": [
                 "changing_tensors",
+                "fingerprints",
                 "frozen_tensors",
                 "nonfinite_tensors",
                 "read_names",

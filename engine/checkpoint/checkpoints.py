@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..model import Model
 from ..utils import ConfigError, RuntimeFailure, sync_folder, write_errors, write_text
-from .optimizer_state import optimizer_by_name, restore_optimizer_by_name
-from .state import changing_tensors, read_names, read_tensors, restore, write_tensors
+from .optimizer_state import OptimizerState, restore_optimizer_by_name
+from .state import read_names, read_tensors, restore, write_tensors
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run that holds its checkpoints."""
@@ -82,22 +82,23 @@ class Checkpoints:
     def write(
         self,
         step: int,
-        model: Model,
-        optimizer: torch.optim.Optimizer,
+        tensors: Mapping[str, Tensor],
+        optimizer: OptimizerState,
         extra: Mapping[str, Any],
         links: Sequence[Path] = (),
     ) -> Path:
         """Write a checkpoint beside, then move it into place: it is whole or not there.
 
-        links: files of the run that belong to it (the best weights so far, what never changes); a
-        second name is made of them, no copy, where the disk can.
+        tensors: those of the model that change. optimizer: see `optimizer_by_name`. links: files
+        of the run that belong to it (the best weights so far, what never changes); a second name is
+        made of them, no copy, where the disk can.
         """
         path, temporary = self.path(step), self.folder / _PART
         try:
             with write_errors(path):
                 shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
                 temporary.mkdir(parents=True)
-                self._fill(temporary, step, model, optimizer, extra, links)
+                self._fill(temporary, step, tensors, optimizer, extra, links)
                 sync_folder(temporary)
                 shutil.rmtree(path, ignore_errors=True)
                 temporary.rename(path)
@@ -112,14 +113,14 @@ class Checkpoints:
         self,
         folder: Path,
         step: int,
-        model: Model,
-        optimizer: torch.optim.Optimizer,
+        tensors: Mapping[str, Tensor],
+        optimizer: OptimizerState,
         extra: Mapping[str, Any],
         links: Sequence[Path],
     ) -> None:
-        write_tensors(folder / _MODEL, changing_tensors(model))
-        tensors, optimizer_values = optimizer_by_name(model, optimizer)
-        write_tensors(folder / _OPTIMIZER, tensors)
+        write_tensors(folder / _MODEL, tensors)
+        optimizer_tensors, optimizer_values = optimizer
+        write_tensors(folder / _OPTIMIZER, optimizer_tensors)
         callbacks = extra.get("callbacks", {})
         tensors = {name: value for name, value in callbacks.items() if isinstance(value, Tensor)}
         write_tensors(folder / _CALLBACKS, tensors)

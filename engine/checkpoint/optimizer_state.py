@@ -12,20 +12,24 @@ from torch import Tensor
 
 from ..model import Model
 from ..model.parameters import without_adapter
+from ..utils import share_like, whole_tensors
+
+OptimizerState = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+"""The tensors of an optimizer's state, by `parameter/key`, and the rest as JSON: `state` by the
+same keys, and `groups`, the optimizer's own counters of parameter groups."""
 
 
-def optimizer_by_name(
-    model: Model, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of an optimizer's state, by `parameter/key`, and the rest as JSON: `state`
-    by the same keys, and `groups`, the optimizer's own counters of parameter groups."""
+def optimizer_by_name(model: Model, optimizer: torch.optim.Optimizer) -> OptimizerState:
+    """Return an optimizer's state; of a sharded model every process has to call it, and the main
+    one gets the values."""
     names = _parameter_names(model, optimizer)
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
     for index, values in optimizer.state_dict()["state"].items():
         for key, value in values.items():
             (tensors if isinstance(value, Tensor) else scalars)[f"{names[index]}/{key}"] = value
-    return tensors, {"state": scalars, "groups": _group_values(model, optimizer)}
+    values = {"state": scalars, "groups": _group_values(model, optimizer)}
+    return whole_tensors(tensors), values
 
 
 def restore_optimizer_by_name(
@@ -38,16 +42,24 @@ def restore_optimizer_by_name(
     which start over."""
     names = _parameter_names(model, optimizer)
     index = {name: i for i, name in enumerate(names)}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, value in {**tensors, **values["state"]}.items():
         parameter, _, key = name.rpartition("/")
         if parameter in index:
-            state.setdefault(index[parameter], {})[key] = value
+            number = index[parameter]
+            state.setdefault(number, {})[key] = _state_like(value, parameters[number])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     saved = {name: group["values"] for group in values["groups"] for name in group["names"]}
     for group, group_names in zip(optimizer.param_groups, _names(model, optimizer), strict=True):
         group.update(next((saved[name] for name in group_names if name in saved), {}))
     return [name for name, i in index.items() if state and i not in state]
+
+
+def _state_like(value: Any, parameter: Tensor) -> Any:
+    """Return a value of an optimizer's state, split over the processes if its parameter is."""
+    is_moment = isinstance(value, Tensor) and value.shape == parameter.shape
+    return share_like(value, parameter) if is_moment else value
 
 
 def _group_values(model: Model, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

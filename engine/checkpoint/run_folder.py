@@ -6,9 +6,11 @@ ever unpickled.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..model import FITTED, Model, compose, read_json, resolve_and_fit, save_fitted
 from ..recipe import HUB, WEIGHTS, download, load_recipe
@@ -45,14 +47,18 @@ PRIVATE = [
 """What of a run's folder is not handed on."""
 
 
-def save_run(model: Model, folder: Path) -> None:
-    """Write a model into a run's folder: recipe, weights, fitted parts, fingerprints, card."""
+def save_run(model: Model, folder: Path, tensors: Mapping[str, Tensor] | None = None) -> None:
+    """Write a model into a run's folder: recipe, weights, fitted parts, fingerprints, card.
+
+    tensors: its saved tensors, if the model is sharded and holds shares of them alone.
+    """
     make_folder(folder)
     model.plan.recipe.write(folder / RECIPE, command_header(model.command))
     save_fitted(model.plan, folder / FITTED)
     write_fingerprints(model, folder)
     write_card(model, folder)
-    write_tensors(folder / WEIGHTS, saved_tensors(model))  # last: a run that has them is finished
+    tensors = saved_tensors(model) if tensors is None else tensors
+    write_tensors(folder / WEIGHTS, tensors)  # last: a run that has them is finished
 
 
 def write_fingerprints(model: Model, folder: Path) -> None:

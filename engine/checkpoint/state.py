@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from ...modalities.base import Encoder
 from ...modalities.messages import short_repr
+from ...tasks.common import local_shard
 from ..cache import content_hash, processor_settings
 from ..model import Model, validate_loaded
 from ..model.parameters import is_frozen
 from ..recipe import HUB, ComponentSpec, names_folder
-from ..utils import ConfigError, atomic_path
+from ..utils import ConfigError, atomic_path, share_like
 
 MAX_COPY = 2**28
 """Bytes of a frozen part from a local folder that are copied into each run."""
@@ -90,8 +91,10 @@ def changing_tensors(model: Model) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def nonfinite_tensors(model: Model) -> set[str]:
-    """Return names of the saved tensors that hold an infinite value or one that is no number."""
-    state = {n: t for n, t in saved_tensors(model).items() if t.is_floating_point() and t.numel()}
+    """Return names of the saved tensors that hold an infinite value or one that is no number; of a
+    sharded model, in the share of this process."""
+    shares = {name: local_shard(tensor) for name, tensor in saved_tensors(model).items()}
+    state = {n: t for n, t in shares.items() if t.is_floating_point() and t.numel()}
     by_device: dict[torch.device, list[str]] = {}
     for name, tensor in state.items():
         by_device.setdefault(tensor.device, []).append(name)
@@ -105,6 +108,8 @@ def nonfinite_tensors(model: Model) -> set[str]:
 def fingerprints(model: Model) -> dict[str, Any]:
     """Return the SHA-256 of every part's tensors that are not saved, by its place, and the settings
     of every encoder's preprocessing, by its place and `.processor`."""
+    if model.fingerprints is not None:
+        return model.fingerprints
     prints: dict[str, Any] = {}
     pretrained = _pretrained_tensors(model)
     for where, module, _ in model.components:
@@ -216,6 +221,6 @@ def restore(model: Model, tensors: Mapping[str, Tensor], source: str) -> None:
             )
         if isinstance(expected_tensors[name], nn.Parameter) and bool(tensor.isnan().any()):
             raise ConfigError(f"{source}: {name} holds NaN; copy the file again, or train again")
-        expected_tensors[name].copy_(tensor)
+        expected_tensors[name].copy_(share_like(tensor, expected_tensors[name]))
     for where, module, _ in model.components:
         validate_loaded(module, f"{source}: {where}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .row_errors import check_nulls as check_nulls
     from .row_errors import readable as readable
     from .sampler import BatchSampler as BatchSampler
+    from .sampler import Layout as Layout
     from .splits import TRAIN as TRAIN
     from .splits import VALIDATION as VALIDATION
     from .splits import SkippedRows as SkippedRows
@@ -63,7 +64,7 @@ else:
                 "stream_batches",
             ],
             "row_errors": ["FAILURES", "check_nulls", "readable"],
-            "sampler": ["BatchSampler"],
+            "sampler": ["BatchSampler", "Layout"],
             "splits": [
                 "SkippedRows",
                 "TRAIN",

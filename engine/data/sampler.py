@@ -26,6 +26,17 @@ class RowRef(NamedTuple):
     row: int
 
 
+class Layout(NamedTuple):
+    """The batches of an optimizer step: `accumulation` of each of `processes`."""
+
+    processes: int
+    accumulation: int
+
+    @property
+    def batches(self) -> int:
+        return self.processes * self.accumulation
+
+
 @dataclass
 class BatchSampler:
     """References to the rows of each batch.
@@ -46,6 +57,13 @@ class BatchSampler:
     task_weight: Callable[[str, int], float] = lambda task, step: 1.0
     column: Mapping[str, Sequence[object]] = field(default_factory=dict)
     share: float = 1.0
+    layout: Layout | None = None
+
+    def __post_init__(self) -> None:
+        now = Layout(self.num_processes, self.gradient_accumulation_steps)
+        self.layout = self.layout or now
+        if self.layout.batches != now.batches:
+            raise ValueError(f"layout: found {now}, the run began with {self.layout}")
 
     def task(self, step: int) -> str:
         """Return the task of an optimizer step."""
@@ -61,23 +79,28 @@ class BatchSampler:
     def batches(self, step: int = 0) -> Iterator[list[RowRef]]:
         """Yield this process's batches from an optimizer step on, `gradient_accumulation_steps`
         for each step, without end."""
+        assert self.layout is not None
+        processes, accumulation = self.layout
         batches_of = dict.fromkeys(self.lengths, 0)
         for earlier in range(step):
-            batches_of[self.task(earlier)] += self.gradient_accumulation_steps
+            batches_of[self.task(earlier)] += accumulation
         orders: dict[tuple[str, int], np.ndarray] = {}
         while True:
             task = self.task(step)
-            for _ in range(self.gradient_accumulation_steps):
-                yield self._batch(task, batches_of[task], orders)
-                batches_of[task] += 1
+            for own in range(self.gradient_accumulation_steps):
+                turn, process = divmod(own * self.num_processes + self.process_index, processes)
+                yield self._batch(task, batches_of[task] + turn, process, orders)
+            batches_of[task] += accumulation
             step += 1
 
     def _batch(
-        self, task: str, number: int, orders: dict[tuple[str, int], np.ndarray]
+        self, task: str, number: int, process: int, orders: dict[tuple[str, int], np.ndarray]
     ) -> list[RowRef]:
-        length, total = self.lengths[task], self.batch_size * self.num_processes
+        """Return the batch that a process of the layout takes at a turn."""
+        assert self.layout is not None
+        length, total = self.lengths[task], self.batch_size * self.layout.processes
         if length is None:
-            start = number * total + self.process_index * self.batch_size
+            start = number * total + process * self.batch_size
             return [RowRef(task, 0, i) for i in range(start, start + self.batch_size)]
         epoch, position = divmod(number, max(1, length // total))
         if (task, epoch) not in orders:
@@ -85,7 +108,7 @@ class BatchSampler:
                 del orders[key]
             orders[task, epoch] = self._order(task, epoch, length)
         order = orders[task, epoch]
-        start = position * total + self.process_index * self.batch_size
+        start = position * total + process * self.batch_size
         rows = np.arange(start, start + self.batch_size) % length  # fewer rows than a batch: again
         return [RowRef(task, epoch, int(i)) for i in order[rows]]
 
@@ -94,7 +117,8 @@ class BatchSampler:
         shuffled = rng.permutation(length)
         if self.order == "shuffle":
             return shuffled
-        total = self.batch_size * self.num_processes
+        assert self.layout is not None
+        total = self.batch_size * self.layout.processes
         order = _ORDERS[self.order](shuffled, self.column[task], total, rng)
         return order if self.share == 1 else _mixed(order, shuffled, self.share, total, rng)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -185,6 +185,9 @@ class FilteredStream(StreamingSource):
                     yield row
             except FAILURES as error:
                 yield dict.fromkeys(row, Unreadable(str(error)))
+
+    def shards(self) -> Sequence[StreamingSource]:
+        return [FilteredStream(shard, self.where) for shard in self.source.shards()]
 
     def fingerprint(self) -> str:
         return f"{self.source.fingerprint()}{sorted(self.where.items())}"

@@ -214,6 +214,12 @@ class MappedStream(StreamingSource):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (_apply(row, self.names) for row in self.source)
 
+    def shards(self) -> Sequence[StreamingSource]:
+        return [MappedStream(shard, self.names) for shard in self.source.shards()]
+
+    def row_count(self) -> int | None:
+        return self.source.row_count()
+
     def key(self, index: int) -> str:
         return self.source.key(index)
 

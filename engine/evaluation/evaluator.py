@@ -16,6 +16,7 @@ from torch import Tensor
 from ...modalities.base import Source
 from ...modalities.paths import FileLister, cell_files
 from ...tasks.base import DatasetMetrics
+from ...tasks.common import meet
 from ..data import (
     SkippedRows,
     TaskDataset,
@@ -85,6 +86,7 @@ class Evaluator:
             if progress is not None and self.log is not None and self.accelerator.is_main_process:
                 self.log.progress(progress, number + 1, len(addresses))
         if world > 1:
+            meet()
             scored = gather_object(scored)
         self._report_cut(skipped)
         if not scored:

@@ -37,6 +37,8 @@ class Model(nn.Module):
     `model(batch)` is the loss of the batch's task. plan: the plan it was composed from. command:
     the command that trained it. components: everything with a section in the recipe. precision: of
     matrix products outside training, the recipe's; `load_model` may set another.
+    waits_for_gradients: whether other processes wait for the gradients of all parameters of this
+    one. fingerprints: those of the frozen parts, kept before a model is sharded.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Model(nn.Module):
         self.command = ""
         self.precision: str = plan.recipe.train.precision
         self.step, self.steps = 0, plan.recipe.train.steps
+        self.waits_for_gradients = True
+        self.fingerprints: dict[str, Any] | None = None
         self.streams = nn.ModuleDict(streams)
         self.decoders = nn.ModuleDict(decoders)
         self.tasks = nn.ModuleDict(tasks)
@@ -100,6 +104,10 @@ class Model(nn.Module):
         task = self.task(batch.task)
         unused = [self.stream(name) for name, views in batch.streams.items() if not views]
         if len(batch) and not unused:
+            return self._with_auxiliary(task.loss(batch, self.context(batch)))
+        if not self.waits_for_gradients:
+            if not len(batch) and not task.cross_rows:
+                return Loss(torch.zeros((), device=self.device), 0)
             return self._with_auxiliary(task.loss(batch, self.context(batch)))
         # Streams without an item, or all parts if every row of this process was unreadable, get
         # zero gradients, since other processes wait for them. Their graph is created first, so that

@@ -213,6 +213,6 @@ def move_to_device(model: Model, device: torch.device, served: set[str]) -> None
             module.to(device)
     for name in model.streams:
         stream = model.stream(name)
-        for part in (stream.connector, None if name in served else stream.encoder):
+        for part in (stream.connector, stream.ema, None if name in served else stream.encoder):
             if part is not None:
                 part.to(device)

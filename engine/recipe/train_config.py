@@ -154,6 +154,9 @@ class Checkpoint(Strict):
 class Train(Strict):
     """How the recipe is trained. `batch_size` is one process's rows of one forward.
 
+    parallel: how several processes share the model: `ddp`, each has all of it, or `fsdp`, each has
+    a share of every parameter, its gradient and its optimizer state, and one block at a time is
+    whole (FSDP2). One process alone trains as with `ddp`.
     activation_checkpointing: blocks of encoders and backbones keep their inputs alone and run again
     in the backward: less memory for more time, the same values.
     task_weights: how often a step is of a task, 1 by default; `{weight: 1, from: 0, until: 400}`
@@ -172,6 +175,7 @@ class Train(Strict):
     max_grad_norm: Positive | None = 1.0
     seed: int = 0
     precision: Precision = "fp32"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     activation_checkpointing: bool = False
     num_workers: Annotated[int, Ge(0)] = 0
     sampler: SamplerSection = SamplerSection()

@@ -13,6 +13,7 @@ from ..data import (
     TRAIN,
     VALIDATION,
     BatchSampler,
+    Layout,
     ShuffleBuffer,
     TaskDataset,
     batches,
@@ -38,7 +39,7 @@ def open_data(
     training: Datasets = {}
     held_out: Datasets = {}
     for name in plan.tasks:
-        source = _indexed(load_split(plan, name, TRAIN), settings.seed)
+        source = _indexed(load_split(plan, name, TRAIN), settings)
         training[name] = task_dataset(plan, encoders, name, source, training=True, augment=True)
         if settings.validate_ is not None:
             held_out[name] = task_dataset(plan, encoders, name, load_split(plan, name, VALIDATION))
@@ -54,8 +55,10 @@ def training_batches(
     settings: Train,
     accelerator: Accelerator,
     step: int,
+    layout: Layout | None = None,
 ) -> Iterator[Batch]:
-    """Yield this process's batches from an optimizer step on, without end."""
+    """Yield this process's batches from an optimizer step on, without end. layout: see
+    `BatchSampler`."""
     sampler = BatchSampler(
         {
             name: None if isinstance(rows.source, ShuffleBuffer) else len(rows.source)
@@ -70,6 +73,7 @@ def training_batches(
         settings.task_weight,
         _column(datasets, settings.sampler),
         settings.sampler.share,
+        layout,
     )
     refs = sampler.batches(step)
     workers, device = settings.num_workers, accelerator.device
@@ -102,9 +106,11 @@ def _value(source: Source, index: int, column: str) -> object:
     return None if isinstance(cell, Unreadable) else cell
 
 
-def _indexed(source: Source, seed: int) -> Source:
+def _indexed(source: Source, settings: Train) -> Source:
     """Return a stream as rows by index, which a reader takes in order."""
-    return ShuffleBuffer(source, seed) if isinstance(source, StreamingSource) else source
+    if not isinstance(source, StreamingSource):
+        return source
+    return ShuffleBuffer(source, settings.seed, settings.batch_size)
 
 
 SHOWN = 50

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...modalities.base import Count, PositiveInt, Probability
 from ..recipe import CallbackSection, find
 from ..recipe.validation import library_options, parameters
-from ..utils import located_errors
+from ..utils import located_errors, share_like, whole_tensor
 
 
 class Callback:
@@ -30,7 +30,8 @@ class Callback:
 
         `trainer.global_step` counts the steps that are done. `trainer.model`, `trainer.optimizer`,
         `trainer.datasets` and `trainer.log` may be used; `trainer.should_stop = True` ends the
-        training after this step. With several processes each calls its own.
+        training after this step. With several processes each calls its own. With `parallel: fsdp`
+        parameters are shares (`DTensor`): every process takes part in reading a whole one.
         """
 
     def state_dict(self) -> dict[str, Any]:
@@ -82,9 +83,9 @@ class MagnitudePruning(Callback):
         due = self.begin < step <= self.end and (step - self.begin) % self.every == 0
         for name, parameter in self._pruned(trainer.model):
             if due or step == self.end:
-                self.masks[name] = magnitude_mask(parameter, self.target(step))
+                self.masks[name] = magnitude_mask(whole_tensor(parameter), self.target(step))
             if name in self.masks:
-                parameter.mul_(self.masks[name].to(parameter.device))
+                parameter.mul_(share_like(self.masks[name].to(parameter.device), parameter))
 
     def _pruned(self, model: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
         for name, parameter in model.named_parameters():

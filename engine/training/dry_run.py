@@ -35,6 +35,7 @@ from ..rollout import check_env
 from ..utils import ConfigError, format_table, located_errors
 from .callbacks import build_callbacks
 from .optim import build_optimizer, lr_schedule
+from .parallel import check_parallel
 from .stages import StageStart
 from .totals import SavedTensors
 
@@ -126,6 +127,7 @@ def check_one(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, 
         lr_schedule(recipe.train)
         build_callbacks(recipe.callbacks)
     check_trackers(recipe.train.track)
+    check_parallel(recipe.train)
     shapes: dict[str, str] = {}
     batches = {name: _batch(plan, model, name, sources[name]) for name in plan.tasks}
     adapters = AdapterCheck([(c.where, c.module, c.plan.section.lora) for c in model.components])

@@ -55,12 +55,13 @@ def _parameter_groups(model: Model, default_lr: float) -> list[dict[str, Any]]:
     for _, module, part in model.components:
         if part.section.lr is not None:
             rates |= {id(p): part.section.lr for p in module.parameters()}
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            key = (rates.get(id(parameter), default_lr), parameter.ndim > 1)
+            is_split = hasattr(parameter, "device_mesh")  # torch steps whole ones apart
+            key = (rates.get(id(parameter), default_lr), parameter.ndim > 1, is_split)
             groups.setdefault(key, []).append(parameter)
-    return [{"params": params, "lr": lr, "base_lr": lr} for (lr, _), params in groups.items()]
+    return [{"params": params, "lr": lr, "base_lr": lr} for (lr, *_), params in groups.items()]
 
 
 def lr_schedule(train: Train) -> Callable[[int], float]:

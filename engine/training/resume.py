@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import BEST, FROZEN, check_rows, link_or_copy
-from ..utils import ConfigError, from_main
+from ..checkpoint import (
+    BEST,
+    FROZEN,
+    changing_tensors,
+    check_rows,
+    link_or_copy,
+    optimizer_by_name,
+)
+from ..data import Layout
+from ..utils import ConfigError, from_main, whole_tensors
 from .callbacks import callback_states, load_callback_states
 
 
@@ -16,6 +24,7 @@ def save_loop(trainer: Any, ended_early: bool = False) -> Path:
     validator, accelerator = trainer.validator, trainer.accelerator
     extra: dict[str, Any] = {
         "processes": accelerator.num_processes,
+        "layout": [*trainer.layout],
         "rows": trainer.rows,
         "should_stop": trainer.should_stop,
         "ended_early": ended_early,
@@ -28,9 +37,10 @@ def save_loop(trainer: Any, ended_early: bool = False) -> Path:
         extra["scaler"] = accelerator.scaler.state_dict()
     links = [validator.best] if validator is not None and validator.best is not None else []
     links += filter(Path.is_file, [trainer.folder / FROZEN])
-    step, optimizer = trainer.global_step, trainer.optimizer.optimizer
-    write = trainer.checkpoints.write
-    return from_main(accelerator, lambda: write(step, trainer.model, optimizer, extra, links))
+    step, model, write = trainer.global_step, trainer.model, trainer.checkpoints.write
+    tensors = whole_tensors(changing_tensors(model))
+    optimizer = optimizer_by_name(model, trainer.optimizer.optimizer)
+    return from_main(accelerator, lambda: write(step, tensors, optimizer, extra, links))
 
 
 def restore_loop(trainer: Any) -> None:
@@ -47,7 +57,12 @@ def restore_loop(trainer: Any) -> None:
         log.rewind(0)
         return
     state, without = trainer.checkpoints.read(path, trainer.model, trainer.optimizer.optimizer)
-    _check(trainer, path, state)
+    trainer.layout = _check(trainer, path, state)
+    if state["processes"] != accelerator.num_processes:
+        log.info(
+            f"{path}: was written by {state['processes']} processes, going on with "
+            f"{accelerator.num_processes}; the rows of each step are the same"
+        )
     if without:
         others = f" and {len(without) - 1} more" if len(without) > 1 else ""
         log.warn(
@@ -78,13 +93,21 @@ def remove_best(folder: Path, stages: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _check(trainer: Any, path: Path, state: Mapping[str, Any]) -> None:
-    """Refuse settings with which a checkpoint cannot be resumed."""
-    processes = trainer.accelerator.num_processes
-    if state["processes"] != processes:
+def _check(trainer: Any, path: Path, state: Mapping[str, Any]) -> Layout:
+    """Refuse settings with which a checkpoint cannot be resumed. Return the layout of the batches
+    of a step, which stays the one that the run began with."""
+    processes, layout = trainer.accelerator.num_processes, Layout(*state["layout"])
+    if layout.batches != processes * trainer.settings.gradient_accumulation_steps:
+        count, rest = divmod(layout.batches, processes)
+        cure = f"resume with {state['processes']}"
+        if not rest:
+            cure += (
+                f", or set train.gradient_accumulation_steps: {count} and pass --allow-change "
+                "train.gradient_accumulation_steps"
+            )
         raise ConfigError(
-            f"{path}: was written by {state['processes']} processes, there are now {processes}; "
-            "resume with as many"
+            f"{path}: was written by {state['processes']} processes, there are now {processes}, "
+            f"and a step has {layout.batches} batches in all; {cure}"
         )
     if state["step"] > trainer.settings.steps:
         raise ConfigError(
@@ -92,3 +115,4 @@ def _check(trainer: Any, path: Path, state: Mapping[str, Any]) -> None:
             f"({path}); set at least as many"
         )
     check_rows(state["rows"], trainer.rows, trainer.allowed_changes)
+    return layout

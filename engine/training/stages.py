@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import (
-    optimizer_by_name,
+    OptimizerState,
     read_tensors,
     restore_optimizer_by_name,
     saved_tensors,
@@ -105,9 +105,9 @@ def _section(recipe: Recipe, where: str) -> Any:
     return values
 
 
-def save_optimizer(model: Model, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+def save_optimizer(state: OptimizerState, folder: Path) -> None:
     """Write an optimizer's state for a stage that keeps it."""
-    tensors, scalars = optimizer_by_name(model, optimizer)
+    tensors, scalars = state
     write_text(folder / OPTIMIZER_SCALARS, json.dumps(scalars))
     write_tensors(folder / OPTIMIZER, tensors)
 

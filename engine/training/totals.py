@@ -49,7 +49,7 @@ class StepTotals:
                 self._add(name, value)
 
     def _add(self, name: str, value: Tensor) -> None:
-        value = value.detach()
+        value = _exact(value.detach())  # so that the order of adding does not matter
         self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     @property
@@ -59,7 +59,7 @@ class StepTotals:
 
     def count(self, accelerator: Accelerator) -> Tensor:
         """Return the number of items of all processes, on the device."""
-        count: Tensor = accelerator.reduce(_exact(self._sums["count"]), "sum")
+        count: Tensor = accelerator.reduce(self._sums["count"], "sum")
         return count
 
     def read(self, accelerator: Accelerator) -> dict[str, float]:
@@ -67,7 +67,7 @@ class StepTotals:
 
         A process whose rows could not be read has no parts of a loss.
         """
-        values = torch.stack([_exact(value) for value in self._sums.values()]).tolist()
+        values = torch.stack([*self._sums.values()]).tolist()
         sums = dict(zip(self._sums, values, strict=True))
         if accelerator.num_processes > 1:
             gathered = gather_object([sums])

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch import Tensor
 
 from ..checkpoint import (
     CHECKPOINTS,
@@ -29,12 +27,14 @@ from ..checkpoint import (
     frozen_tensors,
     is_changed,
     load_model,
+    optimizer_by_name,
     read_command,
     read_run,
     remove_run,
     remove_run_parts,
     run_lock,
     save_run,
+    saved_tensors,
     set_results_aside,
     write_fingerprints,
     write_run,
@@ -46,13 +46,16 @@ from ..utils import (
     ConfigError,
     RunLogger,
     from_main,
-    init_accelerator,
     main_first,
     make_folder,
+    whole_tensors,
 )
+from .parallel import join_processes
 from .resume import remove_best, restore_loop
 from .stages import StageStart, save_optimizer, stage_settings
 from .trainer import Trainer
+
+Tensors = Mapping[str, Tensor]
 
 
 def train(
@@ -85,7 +88,7 @@ def train(
     check_trackers(recipe.train.track)
     stages = stage_recipes(recipe)
     runs = _Runs(recipe, folder, resume, overwrite, allow_changes, show, command, device, trainer)
-    accelerator = runs.accelerator(stages[0].recipe if stages else recipe)
+    accelerator = join_processes((stages[0].recipe if stages else recipe).train, device)
     with contextlib.ExitStack() as stack:
         from_main(accelerator, lambda: stack.enter_context(run_lock(folder)))
         runs.known = from_main(accelerator, lambda: runs.claim(stages))
@@ -175,9 +178,8 @@ class _Runs:
         log = RunLogger(self.folder, show=self.show, stage=stage.name, first_step=first_step)
         started = self.started and (folder / RECIPE).is_file()
         with stage.located_errors():
-            return self.train(
-                stage.recipe, folder, log, started=started, start=start, following=following
-            )
+            way: dict[str, Any] = {"started": started, "start": start, "following": following}
+            return self.train(stage.recipe, folder, log, **way)
 
     def train(
         self,
@@ -192,7 +194,7 @@ class _Runs:
         """Train one recipe with its checkpoints in `folder`. started: go on from them. start: where
         a stage begins. following: the stage after this one, for which the model is left in
         `folder`; else it is the run's."""
-        accelerator = self.accelerator(recipe)
+        accelerator = join_processes(recipe.train, self.device)
         main = accelerator.is_main_process
         log = log if main else RunLogger(None, show=False)
         staged = folder != self.folder
@@ -223,7 +225,8 @@ class _Runs:
         if started:
             self._go_on(run, lines if main else ())
         else:
-            from_main(accelerator, lambda: self._begin(model, folder, staged))
+            frozen = whole_tensors(frozen_tensors(model))
+            from_main(accelerator, lambda: self._begin(model, folder, staged, frozen))
         accelerator.wait_for_everyone()
         if main and recipe.train.track:
             log.tracker = Trackers(recipe.train.track, self.folder, recipe.to_dict())
@@ -233,10 +236,10 @@ class _Runs:
                 accelerator.wait_for_everyone()
                 run.validator.restore_best()
             run.check_finite()
-            from_main(accelerator, lambda: self._save(run, following))
+            self._save(run, following)
         return model
 
-    def _begin(self, model: Model, folder: Path, staged: bool) -> None:
+    def _begin(self, model: Model, folder: Path, staged: bool, frozen: Tensors) -> None:
         """Make the folder of a new run, now that all of it is built. Its recipe is written last: a
         folder that has one can be resumed."""
         if not self.known.get("cleared") and not (staged and self.started):
@@ -253,7 +256,7 @@ class _Runs:
         make_folder(folder)
         save_fitted(model.plan, folder / FITTED)
         write_fingerprints(model, folder)
-        if frozen := frozen_tensors(model):
+        if frozen:
             write_tensors(folder / FROZEN, frozen)
         model.plan.recipe.write(folder / RECIPE, command_header(self.command))
 
@@ -275,26 +278,25 @@ class _Runs:
             run.model.plan.recipe.write(run.folder / RECIPE, header)
 
     def _save(self, run: Trainer, following: Stage | None) -> None:
-        """Write the model of a run that has come to its end."""
-        if following is not None:
-            if following.section.keep_optimizer:
-                save_optimizer(run.model, run.optimizer.optimizer, run.folder)
-            save_run(run.model, run.folder)
-        else:
-            if self.known.get("step") is not None:  # weights of a finished run are replaced
-                set_results_aside(self.folder, self.known["step"])
-            save_run(run.model, self.folder)
-            write_run(self.folder, {"finished": True, "step": run.global_step})
-        remove_best(self.folder, self.folder / STAGES)
+        """Write the model of a run that has come to its end; every process calls it."""
+        tensors = whole_tensors(saved_tensors(run.model))
+        optimizer = optimizer_by_name(run.model, run.optimizer.optimizer)
+
+        def write() -> None:
+            if following is not None:
+                if following.section.keep_optimizer:
+                    save_optimizer(optimizer, run.folder)
+                save_run(run.model, run.folder, tensors)
+            else:
+                if self.known.get("step") is not None:  # weights of a finished run are replaced
+                    set_results_aside(self.folder, self.known["step"])
+                save_run(run.model, self.folder, tensors)
+                write_run(self.folder, {"finished": True, "step": run.global_step})
+            remove_best(self.folder, self.folder / STAGES)
+
+        from_main(run.accelerator, write)
 
     def _finished(self) -> Model:
         remove_best(self.folder, self.folder / STAGES)
         self._report([f"{self.folder}: is finished at step {self.known['step']}; nothing to do"])
         return load_model(self.folder)
-
-    def accelerator(self, recipe: Recipe) -> Accelerator:
-        """Return the accelerator of a run, with the processes joined."""
-        wait = timedelta(minutes=recipe.train.process_timeout)
-        ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-        handlers = [ddp, InitProcessGroupKwargs(timeout=wait)]
-        return init_accelerator(self.device, recipe.train.precision, handlers)

@@ -20,9 +20,9 @@ from accelerate.utils import gather_object, set_seed
 from ...tasks.base import Loss
 from ...tasks.batch import Batch
 from ..checkpoint import CHECKPOINTS, Checkpoints, nonfinite_tensors, rows_identity
-from ..data import TRAIN, VALIDATION, SkippedRows, handle_failures, worker_death
+from ..data import TRAIN, VALIDATION, Layout, SkippedRows, handle_failures, worker_death
 from ..evaluation import Evaluator
-from ..model import FeatureCacher, Model, move_to_device
+from ..model import FeatureCacher, Model
 from ..recipe import Train
 from ..utils import (
     GracefulStop,
@@ -32,11 +32,13 @@ from ..utils import (
     RuntimeFailure,
     WorkerDied,
     derive_seed,
+    gather,
     main_first,
 )
 from .batches import Datasets, open_data, training_batches
 from .callbacks import build_callbacks
 from .optim import build_optimizer, lr_schedule, set_lr
+from .parallel import parallel_strategy
 from .resume import save_loop
 from .totals import FiniteCheck, LearnedCheck, StepTotals
 from .validation import Validator
@@ -77,6 +79,8 @@ class Trainer:
         self._between_steps = False  # waiting for the first rows of a step
         self.finite = FiniteCheck(accelerator, settings.steps)
         self._host_sum = HostSum(accelerator)
+        self.layout = Layout(accelerator.num_processes, settings.gradient_accumulation_steps)
+        self.parallel = parallel_strategy(model, settings, accelerator)
 
     def prepare(self) -> None:
         """Open the data, fill the stores, and move the modules to the device."""
@@ -92,30 +96,20 @@ class Trainer:
         )
         with main_first(accelerator):
             served = cacher.attach([*self.datasets.values(), *held_out.values()])
-        move_to_device(model, accelerator.device, served)
+        self.parallel.place(served)
         if settings.validate_ is not None:
             scorer = Evaluator(model, settings.batch_size, accelerator, self.log)
             rule = settings.validate_
-            self.validator = Validator(rule, held_out, model, scorer, self.folder, self.log)
+            self.validator = Validator(
+                rule, held_out, model, scorer, self.folder, self.log, self.parallel.whole
+            )
             self.validator.check_metric_exists()
         self.rows = rows_identity(self.datasets, TRAIN) | rows_identity(held_out, VALIDATION)
         self._nonfinite = nonfinite_tensors(model)
         self.optimizer: Any = build_optimizer(model, settings)
         self.lr_factor = lr_schedule(settings)
-        self.net: Any = model
-        if accelerator.num_processes > 1:
-            self._ignore(served)
-            self.net = accelerator.prepare_model(model, device_placement=False)
+        self.parallel.wrap(served)
         self.optimizer = accelerator.prepare_optimizer(self.optimizer, device_placement=False)
-
-    def _ignore(self, served: set[str]) -> None:
-        """Leave encoders whose features are stored out of the gradients' reduction."""
-        names = [f"streams.{s}.encoder." for s in served]
-        tensors = [*self.model.named_parameters(), *self.model.named_buffers()]
-        ignored = [n for n, _ in tensors if n.startswith(tuple(names))] if names else []
-        torch.nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-            self.model, ignored
-        )
 
     def run(self) -> None:
         """Train to the last step, to an early end or to a signal."""
@@ -162,9 +156,8 @@ class Trainer:
 
     def batches(self) -> Iterator[Batch]:
         """Return this process's batches from `global_step` on, in the order of the steps."""
-        return training_batches(
-            self.model, self.datasets, self.settings, self.accelerator, self.global_step
-        )
+        place = self.accelerator, self.global_step, self.layout
+        return training_batches(self.model, self.datasets, self.settings, *place)
 
     def step(self, batches: Iterator[Batch]) -> StepTotals:
         """Take one optimizer step: forward and backward of `gradient_accumulation_steps` batches,
@@ -183,17 +176,13 @@ class Trainer:
         """Add the gradients of a batch's loss, and reduce them at the `last` one of a step."""
         self.skipped.add_cut(batch)
         self._handle_failures(batch.task, batch.failed)
-        with self._grad_sync(last), self.accelerator.autocast():
-            loss: Loss = self.net(batch.to(self.accelerator.device))
+        self.parallel.before_forward()
+        with self.parallel.grad_sync(last), self.accelerator.autocast():
+            loss: Loss = self.parallel.net(batch.to(self.accelerator.device))
         self._handle_failures(batch.task, loss.failed)
-        with self._grad_sync(last):
-            self.accelerator.backward(loss.total * self._loss_scale)
+        with self.parallel.grad_sync(last):
+            self.parallel.backward(loss.total * self._loss_scale)
         return loss
-
-    def _grad_sync(self, last: bool) -> Any:
-        if last or self.accelerator.num_processes == 1:
-            return torch.enable_grad()
-        return self.accelerator.no_sync(self.net)
 
     @property
     def _loss_scale(self) -> float:
@@ -206,15 +195,15 @@ class Trainer:
         nothing changes."""
         if self._learned.add(self._host_sum(totals.num_items)):
             self.accelerator.unscale_gradients(self.optimizer)
-            grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+            grads = self.parallel.gradients()
             count = totals.count(self.accelerator)
             scale = self.accelerator.num_processes / (self._loss_scale * count)
             scale = torch.where(count > 0, scale, 0.0)
             torch._foreach_mul_(grads, scale)
-            norm = torch.nn.utils.get_total_norm(grads)
+            norm = self.parallel.norm(grads)
             if self.settings.max_grad_norm is not None:
-                trained = [p for p in self.model.parameters() if p.grad is not None]
-                torch.nn.utils.clip_grads_with_norm_(trained, self.settings.max_grad_norm, norm)
+                factor = self.settings.max_grad_norm / (norm + 1e-6)  # as torch clips
+                torch._foreach_mul_(grads, factor.clamp(max=1.0))
             is_finite = self.finite.add_norm(self.global_step + 1, norm, grads)
             if is_finite or self.accelerator.scaler is not None:  # the scaler skips by itself
                 self.optimizer.step()
@@ -292,7 +281,8 @@ class Trainer:
     def check_finite(self) -> None:
         """Raise RuntimeFailure, before anything is saved, if a weight is not finite that was."""
         self.finite.raise_if_not()
-        names = sorted(nonfinite_tensors(self.model) - self._nonfinite)
+        nonfinite = nonfinite_tensors(self.model) - self._nonfinite
+        names = sorted(set[str]().union(*gather(self.accelerator, nonfinite)))
         if names:
             raise RuntimeFailure(
                 f"step {self.global_step}: {names[0]} is not finite (and {len(names) - 1} more); "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,13 @@ from ..data import TaskDataset
 from ..evaluation import Evaluator
 from ..model import Model
 from ..recipe import Validate
-from ..utils import ConfigError, RunLogger, fork_rng
+from ..utils import ConfigError, RunLogger, fork_rng, whole_tensors
 
 
 @dataclass
 class Validator:
-    """state: the best value, its step, and how many validations ago it was; goes into the
-    checkpoint."""
+    """whole: a context in which the model can be used. state: the best value, its step, and how
+    many validations ago it was; goes into the checkpoint."""
 
     rule: Validate
     rows: dict[str, TaskDataset]
@@ -29,6 +31,7 @@ class Validator:
     scorer: Evaluator
     folder: Path
     log: RunLogger
+    whole: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     state: dict[str, Any] = field(default_factory=dict)
 
     def check_metric_exists(self) -> None:
@@ -48,7 +51,7 @@ class Validator:
     def _score(
         self, datasets: dict[str, TaskDataset], limit: int | None
     ) -> dict[str, dict[str, float]]:
-        with fork_rng():
+        with fork_rng(), self.whole():
             metrics = {
                 n: self.scorer.score(rows, limit=limit).metrics for n, rows in datasets.items()
             }
@@ -72,8 +75,9 @@ class Validator:
         )
         if better:
             self.state = {"value": value, "step": step, "since": 0}
+            tensors = whole_tensors(changing_tensors(self.model))
             if self.scorer.accelerator.is_main_process:
-                write_tensors(self.folder / BEST, changing_tensors(self.model))
+                write_tensors(self.folder / BEST, tensors)
         else:
             self.state["since"] += 1
         return self.ended

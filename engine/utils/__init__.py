@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from .distributed import gather as gather
     from .distributed import init_accelerator as init_accelerator
     from .distributed import main_first as main_first
+    from .distributed import share_like as share_like
+    from .distributed import whole_tensor as whole_tensor
+    from .distributed import whole_tensors as whole_tensors
     from .errors import ConfigError as ConfigError
     from .errors import Interrupted as Interrupted
     from .errors import RuntimeFailure as RuntimeFailure
@@ -91,6 +94,9 @@ else:
                 "gather",
                 "init_accelerator",
                 "main_first",
+                "share_like",
+                "whole_tensor",
+                "whole_tensors",
             ],
             "errors": [
                 "ConfigError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -18,6 +18,7 @@ from accelerate.utils import (
     parse_flag_from_env,
     patch_environment,
 )
+from torch import Tensor
 
 from .device import pick
 from .errors import ConfigError, RuntimeFailure
@@ -157,3 +158,40 @@ class HostSum:
         torch.distributed.all_reduce(sums, group=self._group)
         result: list[int] = sums.tolist()
         return result
+
+
+def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with all shares of those that are sharded, on the CPU of the main process; the
+    others get empty ones. Every process has to call it; tensors that are not sharded are not
+    copied."""
+    whole: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        whole[name] = tensor
+        if _is_sharded(tensor):
+            gathered = whole_tensor(tensor)
+            is_main = torch.distributed.get_rank() == 0
+            whole[name] = gathered.cpu() if is_main else gathered.new_empty(0)
+    return whole
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """Return a sharded tensor with all shares, for which every process has to call it; any other
+    tensor itself."""
+    shards: Any = tensor.detach()
+    return shards.full_tensor() if _is_sharded(tensor) else tensor
+
+
+def share_like(value: Tensor, target: Tensor) -> Tensor:
+    """Return a whole tensor split as a sharded one of its shape is; else the tensor itself."""
+    if not _is_sharded(target):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    shards: Any = target
+    value = value.to(target.device)
+    return distribute_tensor(value, shards.device_mesh, shards.placements, src_data_rank=None)
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    """Return whether a tensor is a DTensor, without an import of its module."""
+    return hasattr(tensor, "device_mesh")

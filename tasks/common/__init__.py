@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .distributed import all_gather_with_grad as all_gather_with_grad
     from .distributed import all_reduce_max as all_reduce_max
     from .distributed import all_reduce_sum as all_reduce_sum
+    from .distributed import local_shard as local_shard
+    from .distributed import meet as meet
+    from .distributed import set_meeting as set_meeting
     from .ema import cosine as cosine
     from .ema import ema_copy as ema_copy
     from .ema import ema_update as ema_update
@@ -38,7 +41,14 @@ else:
         __name__,
         {
             "crops": ["Crop", "Range", "crop_and_resize", "spatial_shape"],
-            "distributed": ["all_gather_with_grad", "all_reduce_max", "all_reduce_sum"],
+            "distributed": [
+                "all_gather_with_grad",
+                "all_reduce_max",
+                "all_reduce_sum",
+                "local_shard",
+                "meet",
+                "set_meeting",
+            ],
             "ema": ["cosine", "ema_copy", "ema_update"],
             "geometry": [
                 "mask_coverage",

@@ -8,10 +8,32 @@ Legend: `B` rows of this process, `N` rows of all, `D` width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+
+_meetings: list[Callable[[], None]] = []
+
+
+def set_meeting(meet: Callable[[], None] | None) -> None:
+    """Set the function that is called before each collective of a task, and by `meet`: what else
+    the processes wait for one another in has to be settled first."""
+    _meetings[:] = [meet] if meet is not None else []
+
+
+def meet() -> None:
+    """Wait until all processes are here; without several processes that share a model, return at
+    once. Every process has to call it before a collective that follows uses of the model."""
+    for each in _meetings:
+        each()
+
+
+def local_shard(tensor: Tensor) -> Tensor:
+    """Return the share of a sharded tensor that this process holds; any other tensor itself."""
+    shards: Any = tensor
+    return shards.to_local() if hasattr(tensor, "device_mesh") else tensor
 
 
 def all_gather_with_grad(rows: Tensor) -> tuple[Tensor, int]:
@@ -19,6 +41,7 @@ def all_gather_with_grad(rows: Tensor) -> tuple[Tensor, int]:
     this one. A collective: every process must call it; one without rows may pass any width."""
     if not distributed.is_available() or not distributed.is_initialized():
         return rows, 0
+    meet()
     shapes = _collect(torch.tensor([rows.shape], device=rows.device)).tolist()
     counts, width = [count for count, _ in shapes], max(width for _, width in shapes)
     if rows.shape[1] != width:
@@ -41,6 +64,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        meet()
         grad = grads[0].clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(grad)
         return grad.split(ctx.counts)[distributed.get_rank()], None
@@ -57,6 +81,7 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     """Return the sum over all processes; a collective."""
     if not distributed.is_available() or not distributed.is_initialized():
         return values
+    meet()
     total = values.detach().clone()
     distributed.all_reduce(total)
     return total
@@ -66,5 +91,6 @@ def all_reduce_max(values: Tensor) -> Tensor:
     """Return the maximum over all processes; 0 if none has any value."""
     largest = values.max() if values.numel() else values.new_full((), -torch.inf)
     if distributed.is_available() and distributed.is_initialized():
+        meet()
         distributed.all_reduce(largest, distributed.ReduceOp.MAX)
     return largest.nan_to_num(neginf=0.0)

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .distributed import local_shard
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -26,7 +28,8 @@ def ema_copy(module: M) -> M:
 def ema_update(average: nn.Module, module: nn.Module, decay: float) -> None:
     """Set `average = decay * average + (1 - decay) * module`, parameter by parameter. Buffers
     (counts, running means) are copied."""
-    averages, parameters = list(average.parameters()), list(module.parameters())
+    averages = [local_shard(p) for p in average.parameters()]
+    parameters = [local_shard(p) for p in module.parameters()]
     if averages:
         get_ema_multi_avg_fn(decay)(averages, parameters, 0)
     average_buffers, buffers = list(average.buffers()), list(module.buffers())

@@ -10,6 +10,7 @@ column depends on all its cells.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,6 +139,18 @@ class HubStream(StreamingSource):
                     yield dict.fromkeys(self.columns, Unreadable(files.faults[index]))
                 else:
                     yield dict.fromkeys(self.columns) | files[index]
+
+    def shards(self) -> Sequence[StreamingSource]:
+        """Return a stream for each of the files that 🤗 datasets reads."""
+        count = 1 if self._parts is not None else self._rows.num_shards
+        if count == 1:
+            return [self]
+        shards = []
+        for index in range(count):
+            shard = copy.copy(self)
+            vars(shard)["_rows"] = self._rows.shard(num_shards=count, index=index)
+            shards.append(shard)
+        return shards
 
     def fingerprint(self) -> str:
         return f"{self.path}|{self.config}|{self.split}|{self.revision}"

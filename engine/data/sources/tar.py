@@ -7,10 +7,11 @@ column a suffix, in lower case; the cells of pictures and sounds are `{"path":, 
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,6 +48,20 @@ class TarStream(StreamingSource):
             raise ValueError(f"{self.files[0]}: has no rows")
         self.columns = first.columns
         self.ignored: dict[str, str] = dict(first.ignored)  # of the shards read so far
+
+    def shards(self) -> Sequence[StreamingSource]:
+        shards = []
+        for file in self.files:
+            shard = copy.copy(self)  # of the same columns
+            shard.files = [file]
+            shards.append(shard)
+        return shards
+
+    def row_count(self) -> int | None:
+        """Count by the headers of the members; a compressed shard is not read for that."""
+        if not all(_is_plain(file) for file in self.files):
+            return None
+        return sum(len(Shard(file)) for file in self.files)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for file in self.files:
@@ -128,6 +143,12 @@ class Shard(FileRows):
             for suffix, member in self.members[key].items()
         }
         return cells | {KEY: key, URL: str(self.file)}
+
+
+def _is_plain(file: Path) -> bool:
+    """Return whether a shard begins with the header of a tar file, not of a compressed one."""
+    with file.open("rb") as shard:
+        return shard.read(262)[257:] == b"ustar"
 
 
 def _members(file: Path, seekable: bool) -> list[tarfile.TarInfo]:

@@ -1,0 +1,21 @@
+"""Several processes that train one model: replicas of it (DDP), or shards (FSDP2)."""
+
+from typing import TYPE_CHECKING
+
+from ....lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .replicas import Replicas as Replicas
+    from .shards import Shards as Shards
+    from .strategy import check_parallel as check_parallel
+    from .strategy import join_processes as join_processes
+    from .strategy import parallel_strategy as parallel_strategy
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "replicas": ["Replicas"],
+            "shards": ["Shards"],
+            "strategy": ["check_parallel", "join_processes", "parallel_strategy"],
+        },
+    )
