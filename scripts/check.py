@@ -1,4 +1,4 @@
-"""sensorium check RECIPE [KEY=VALUE ...] [--data] [--out FOLDER]"""
+"""sensorium check RECIPE [KEY=VALUE ...] [--data] [--memory] [--out FOLDER]"""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ def main(
     out: Annotated[
         Path | None, typer.Option(help="try the folder that `train --out` would write into, first")
     ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="what a device needs under each plan, in a table")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Walk a recipe without weights: every stage's shape, trained parameters, the cost of a step.
-    With --data, read every row of every split instead."""
+    With --data, read every row of every split instead; with --memory, compare the memory of a
+    device with and without shards and activation checkpointing."""
     from sensorium.engine.checkpoint import check_free
     from sensorium.engine.recipe import load_recipe
     from sensorium.engine.training import check, check_data
+    from sensorium.engine.training.parallel import memory_plans, memory_table
     from sensorium.engine.utils import try_folder
 
     if out is not None:
@@ -34,6 +39,10 @@ def main(
     if data:
         for line in check_data(load_recipe(recipe, overrides or ())):
             print_result({"data": line}, line, json_)
+        return
+    if memory:
+        plans = memory_plans(load_recipe(recipe, overrides or ()))
+        print_result(plans, memory_table(plans), json_)
         return
     report = check(load_recipe(recipe, overrides or ()))
     print_result(report, report, json_)

@@ -19,6 +19,7 @@ from ..utils import ConfigError
 NEUTRAL = (
     "train.activation_checkpointing",
     "train.log_every",
+    "train.profile",
     "train.num_workers",
     "train.track",
     "train.checkpoint",

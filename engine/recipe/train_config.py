@@ -159,6 +159,10 @@ class Train(Strict):
     whole (FSDP2). One process alone trains as with `ddp`.
     activation_checkpointing: blocks of encoders and backbones keep their inputs alone and run again
     in the backward: less memory for more time, the same values.
+    compile: compile each of these blocks by `torch.compile`: true, or the name of another backend
+    than inductor.
+    profile: a step of which each process writes a trace by torch's profiler, with shapes and
+    memory, `profile/step-3-rank-0.json` in the run's folder; Perfetto opens it.
     task_weights: how often a step is of a task, 1 by default; `{weight: 1, from: 0, until: 400}`
     is a function of the step: the optimizer's state goes on where the task changes.
     track: experiment trackers that get the log too, offline, in the run's folder.
@@ -177,6 +181,8 @@ class Train(Strict):
     precision: Precision = "fp32"
     parallel: Literal["ddp", "fsdp"] = "ddp"
     activation_checkpointing: bool = False
+    compile: bool | str = False
+    profile: PositiveInt | None = None
     num_workers: Annotated[int, Ge(0)] = 0
     sampler: SamplerSection = SamplerSection()
     task_weights: dict[str, Positive | TaskWeight] = {}

@@ -35,7 +35,7 @@ from ..rollout import check_env
 from ..utils import ConfigError, format_table, located_errors
 from .callbacks import build_callbacks
 from .optim import build_optimizer, lr_schedule
-from .parallel import check_parallel
+from .parallel import StepMemory, check_parallel, step_memory
 from .stages import StageStart
 from .totals import SavedTensors
 
@@ -61,14 +61,15 @@ class ComponentSummary:
 
 @dataclass
 class Report:
-    """What `check` found. flops: of a forward and backward of one batch. memory: bytes of
-    weights, gradients, optimizer and saved activations of such a step. stages: by folder, of a
-    recipe with stages, whose own report is empty."""
+    """What `check` found. flops: of a forward and backward of one batch. memory: bytes of such a
+    step on one device at its peak; `steps` has their terms. stages: by folder, of a recipe with
+    stages, whose own report is empty."""
 
     components: list[ComponentSummary] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     flops: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, StepMemory] = field(default_factory=dict)
     stages: dict[str, Report] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -237,8 +238,11 @@ def _dry_run_task(
             handle.remove()
         model.zero_grad(set_to_none=True)
     report.flops[name] = float(counter.get_total_flops()) * scale
-    train, total = count(model, True), count(model)
-    report.memory[name] = 4 * (total + 3 * train) + saved.bytes * scale
+    if model.plan.recipe.train.steps:
+        report.steps[name] = step_memory(model, saved.bytes * scale, saved.largest * scale)
+        report.memory[name] = report.steps[name].of_replicas()
+    else:
+        report.memory[name] = 4 * count(model) + saved.bytes * scale
 
 
 def _shape_hook(shapes: dict[str, str], where: str) -> Any:

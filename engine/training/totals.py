@@ -187,10 +187,10 @@ class LearnedCheck:
 
 
 class SavedTensors:
-    """Bytes of the tensors that a backward keeps, parameters left out."""
+    """Bytes of the tensors that a backward keeps, and of the largest, parameters left out."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.bytes = 0
+        self.bytes, self.largest = 0, 0
         # Kept alive while they are counted: an id is used again once its object is gone.
         self.seen: dict[int, Tensor] = {id(p): p for p in model.parameters()}
 
@@ -203,5 +203,6 @@ class SavedTensors:
     def _pack(self, tensor: Tensor) -> Tensor:
         if id(tensor) not in self.seen:
             self.seen[id(tensor)] = tensor
-            self.bytes += tensor.numel() * tensor.element_size()
+            size = tensor.numel() * tensor.element_size()
+            self.bytes, self.largest = self.bytes + size, max(self.largest, size)
         return tensor

@@ -23,6 +23,7 @@ from ..checkpoint import CHECKPOINTS, Checkpoints, nonfinite_tensors, rows_ident
 from ..data import TRAIN, VALIDATION, Layout, SkippedRows, handle_failures, worker_death
 from ..evaluation import Evaluator
 from ..model import FeatureCacher, Model
+from ..model.parameters import compile_blocks
 from ..recipe import Train
 from ..utils import (
     GracefulStop,
@@ -38,7 +39,7 @@ from ..utils import (
 from .batches import Datasets, open_data, training_batches
 from .callbacks import build_callbacks
 from .optim import build_optimizer, lr_schedule, set_lr
-from .parallel import parallel_strategy
+from .parallel import parallel_strategy, profiled_step
 from .resume import save_loop
 from .totals import FiniteCheck, LearnedCheck, StepTotals
 from .validation import Validator
@@ -96,6 +97,9 @@ class Trainer:
         )
         with main_first(accelerator):
             served = cacher.attach([*self.datasets.values(), *held_out.values()])
+        if settings.compile:
+            named = settings.compile if isinstance(settings.compile, str) else None
+            compile_blocks((c.module for c in model.components), named)
         self.parallel.place(served)
         if settings.validate_ is not None:
             scorer = Evaluator(model, settings.batch_size, accelerator, self.log)
@@ -122,7 +126,7 @@ class Trainer:
         while self.global_step < self.settings.steps and not self.should_stop:
             self._seed()
             lr = set_lr(self.optimizer, self.lr_factor(self.global_step))
-            with self._worker_deaths():
+            with self._worker_deaths(), self._profiled():
                 totals = self.step(stream)
             self.global_step += 1
             self._end_step(totals, lr)
@@ -147,6 +151,12 @@ class Trainer:
                 raise error from raised
             path = save_loop(self)
             raise WorkerDied(f"{error}; {path} written, go on with --resume") from raised
+
+    def _profiled(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the profiler of the next step if it is the one to be profiled."""
+        if self.global_step + 1 != self.settings.profile:
+            return contextlib.nullcontext()
+        return profiled_step(self.folder, self.global_step + 1, self.accelerator.process_index)
 
     def _seed(self) -> None:
         """Seed Python's, numpy's and torch's generators: the draws of a step depend on (seed, step,

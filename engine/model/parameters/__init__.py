@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .adapters import restore_frozen_eval as restore_frozen_eval
     from .adapters import without_adapter as without_adapter
     from .checkpointing import checkpoint_blocks as checkpoint_blocks
+    from .checkpointing import compile_blocks as compile_blocks
     from .ema import create_ema_encoders as create_ema_encoders
     from .ema import on_step_end as on_step_end
     from .weights import load_weights as load_weights
@@ -21,7 +22,7 @@ else:
         {
             "adapter_check": ["AdapterCheck"],
             "adapters": ["apply_adapters", "is_frozen", "restore_frozen_eval", "without_adapter"],
-            "checkpointing": ["checkpoint_blocks"],
+            "checkpointing": ["checkpoint_blocks", "compile_blocks"],
             "ema": ["create_ema_encoders", "on_step_end"],
             "weights": ["load_weights", "run_section"],
         },

@@ -1,4 +1,5 @@
-"""Activation checkpointing: a block keeps its inputs alone, and runs again in the backward."""
+"""What is done to each block apart: activation checkpointing, by which it keeps its inputs alone
+and runs again in the backward, and compilation."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ....backbones.base import Backbone
 from ....modalities.base import Encoder
+from ....modalities.messages import did_you_mean
 from ...utils import ConfigError
 
 
@@ -22,19 +24,38 @@ def checkpoint_blocks(modules: Iterable[nn.Module]) -> int:
     Values, gradients and random draws stay the same; so do the names in the state. Generation, and
     a block of which nothing is differentiated, are not affected.
     """
-    blocks: dict[int, nn.Module] = {}
-    for module in modules:
-        if isinstance(module, (Encoder, Backbone)):
-            blocks |= {id(block): block for block in module.blocks()}
-    for block in blocks.values():
+    blocks = _blocks(modules, "train.activation_checkpointing")
+    for block in blocks:
         kind: Any = type(block)
         block.__class__ = _checkpointed(kind)  # a copy of it is one too
+    return len(blocks)
+
+
+def compile_blocks(modules: Iterable[nn.Module], backend: str | None = None) -> int:
+    """Compile the blocks of encoders and backbones one by one by `torch.compile`; return their
+    number. Equal blocks are compiled once. backend: one of `torch.compiler`, inductor by default.
+    Raise ConfigError for an unknown one, and if there is no block."""
+    backends = torch.compiler.list_backends(exclude_tags=())
+    if backend is not None and backend not in backends:
+        raise ConfigError(
+            f"train.compile: there is no backend {backend!r}{did_you_mean(backend, backends)}"
+        )
+    blocks = _blocks(modules, "train.compile")
+    for block in blocks:
+        block.compile(backend=backend or "inductor")
+    return len(blocks)
+
+
+def _blocks(modules: Iterable[nn.Module], where: str) -> list[nn.Module]:
+    blocks: dict[nn.Module, None] = {}
+    for module in modules:
+        if isinstance(module, (Encoder, Backbone)):
+            blocks |= dict.fromkeys(module.blocks())
     if not blocks:
         raise ConfigError(
-            "train.activation_checkpointing: no encoder and no backbone of the recipe names its "
-            "blocks; take it out"
+            f"{where}: no encoder and no backbone of the recipe names its blocks; take it out"
         )
-    return len(blocks)
+    return list(blocks)
 
 
 @functools.cache

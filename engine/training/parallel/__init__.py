@@ -5,6 +5,11 @@ from typing import TYPE_CHECKING
 from ....lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .memory import StepMemory as StepMemory
+    from .memory import step_memory as step_memory
+    from .plans import memory_plans as memory_plans
+    from .plans import memory_table as memory_table
+    from .profiling import profiled_step as profiled_step
     from .replicas import Replicas as Replicas
     from .shards import Shards as Shards
     from .strategy import check_parallel as check_parallel
@@ -14,6 +19,9 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
+            "memory": ["StepMemory", "step_memory"],
+            "plans": ["memory_plans", "memory_table"],
+            "profiling": ["profiled_step"],
             "replicas": ["Replicas"],
             "shards": ["Shards"],
             "strategy": ["check_parallel", "join_processes", "parallel_strategy"],

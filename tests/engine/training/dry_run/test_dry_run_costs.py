@@ -52,10 +52,13 @@ def test_its_numbers_are_those_of_the_model(changes: Mapping[str, Any]) -> None:
 
 def test_flops_and_memory_follow_the_batch() -> None:
     small, large = report_of(train__batch_size=4), report_of(train__batch_size=8)
-    weights = 4 * 4 * sum(s.parameters for s in small.components)
+    weights = 4 * sum(s.parameters for s in small.components)
     for task in ("caption", "digit"):
         assert large.flops[task] == pytest.approx(2 * small.flops[task])
-        assert large.memory[task] - weights == pytest.approx(2 * (small.memory[task] - weights))
+        step, twice = small.steps[task], large.steps[task]
+        assert twice.activations == pytest.approx(2 * step.activations)
+        assert (step.trained, step.states) == pytest.approx((weights, 2 * weights), rel=1e-3)
+        assert small.memory[task] == step.of_replicas() >= step.weights + step.states
 
 
 def test_flops_of_a_linear_map_are_counted_exactly() -> None:
