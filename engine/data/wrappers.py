@@ -39,11 +39,9 @@ def limit(source: Source, count: int) -> Source:
 
 def column_names(source: Source) -> tuple[str, ...]:
     """Return the columns of a source: those that it announces, else those of its first row."""
-    if source.columns:
-        return source.columns
-    if isinstance(source, StreamingSource):
+    if isinstance(source, StreamingSource) and not source.columns:
         return tuple(next(iter(source), {}))
-    return tuple(source[0])
+    return source.columns or tuple(source[0])
 
 
 class Wrapped(Source):

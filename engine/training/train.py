@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,6 @@ from .parallel import join_processes
 from .resume import remove_best, restore_loop
 from .stages import StageStart, save_optimizer, stage_settings
 from .trainer import Trainer
-
-Tensors = Mapping[str, Tensor]
 
 
 def train(
@@ -239,7 +237,7 @@ class _Runs:
             self._save(run, following)
         return model
 
-    def _begin(self, model: Model, folder: Path, staged: bool, frozen: Tensors) -> None:
+    def _begin(self, model: Model, folder: Path, staged: bool, frozen: dict[str, Tensor]) -> None:
         """Make the folder of a new run, now that all of it is built. Its recipe is written last: a
         folder that has one can be resumed."""
         if not self.known.get("cleared") and not (staged and self.started):
