@@ -90,7 +90,7 @@ def _groups(
 def _files_of(source: Source, streams: Iterable[str]) -> list[Sequence[Hashable]]:
     """Return, for each stream whose cells name files, what each row's cell is; a row whose cell
     names none is alone."""
-    listed = []
+    listed: list[Sequence[Hashable]] = []
     for stream in streams:
         cells = [source.named_cell(i, stream) for i in range(min(PROBED, len(source)))]
         if any(cell_paths(cell) for cell in cells):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping
 
 from accelerate import Accelerator
@@ -46,7 +47,27 @@ def open_data(
     for split, datasets in ((TRAIN, training), (VALIDATION, held_out)):
         for name, rows in datasets.items():
             log(f"tasks.{name}.data.{split}: {count_rows(rows.source)}")
+    for line in rows_of_both_sides(training, held_out):
+        log(line)
     return training, held_out
+
+
+def rows_of_both_sides(training: Datasets, held_out: Datasets) -> Iterator[str]:
+    """Yield a line for each pair of tasks of which one trains on inputs that the other holds out:
+    the score of the second is then not that of unseen inputs."""
+    for (name, held), (other, rows) in itertools.product(held_out.items(), training.items()):
+        shared = held.task.inputs() if name != other else ()
+        for stream in set(shared) & set(rows.task.inputs()):
+            if isinstance(rows.source, ShuffleBuffer) or isinstance(held.source, StreamingSource):
+                continue
+            unseen = {key for i in range(len(held)) for key in held.item_keys(stream, i)}
+            seen = sum(bool(unseen & set(rows.item_keys(stream, i))) for i in range(len(rows)))
+            if seen:
+                yield (
+                    f"tasks.{other}.data.train: {seen:,} of its rows have a {stream} that "
+                    f"tasks.{name} is validated on; hold out the same rows of both (the same "
+                    "holdout, where and limit, or files of their own)"
+                )
 
 
 def training_batches(

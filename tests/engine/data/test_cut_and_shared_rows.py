@@ -16,6 +16,9 @@ from sensorium.engine.data import (
     sequential_batches,
 )  # fmt: skip
 from sensorium.engine.data.dataset import StreamReader
+from sensorium.engine.data.holdout import hold_out
+from sensorium.engine.recipe import Holdout
+from sensorium.engine.training.batches import rows_of_both_sides
 from sensorium.modalities.base import Encoder
 from sensorium.modalities.text.tokenizers import Bytes
 from sensorium.modalities.text_processor import TextProcessor
@@ -55,3 +58,24 @@ def test_cut_texts_are_counted_once_over_all_workers(workers: int) -> None:
     (line,) = skipped.lines(lambda mine: [*mine, *other])
     assert line.startswith("text: 5 rows have a text that is longer")
     assert SkippedRows().lines(list) == []
+
+
+def test_inputs_that_one_task_holds_out_and_another_trains_on_are_counted() -> None:
+    """Two tasks on one file: equal holdouts part it alike, others do not."""
+    source = RowList([{"text": str(number)} for number in range(40)])
+    reader = StreamReader(str, TextProcessor(Bytes(), 12))
+
+    def tasks(*shares: float) -> list[str]:
+        parts = [hold_out(source, Holdout(share=share), "d", skip=False) for share in shares]
+        training, held = (
+            {
+                name: TaskDataset(part[side], {"text": reader}, name, Reads())
+                for name, part in zip("ab", parts, strict=True)
+            }
+            for side in (0, 1)
+        )
+        return list(rows_of_both_sides(training, held))
+
+    assert tasks(0.25, 0.25) == []
+    (line,) = tasks(0.25, 0.5)
+    assert line.startswith("tasks.a.data.train: 10 of its rows have a text that tasks.b is")
