@@ -17,7 +17,8 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="the file that is written; of hf the folder")],
     format_: Annotated[
-        str, typer.Option("--format", help="safetensors, onnx or hf (a transformers folder)")
+        str,
+        typer.Option("--format", help="safetensors, onnx, hf or sentence-transformers (folders)"),
     ] = "safetensors",
     json_: JsonOption = False,
 ) -> None:

@@ -28,8 +28,9 @@ from ...model import BuiltComponent, Model, encode
 from ...utils import ConfigError, atomic_folder, atomic_path
 from ..run_folder import load_model
 from .export import merge_adapters, save_tokenizer
+from .sentences import export_sentence_transformers
 
-FORMATS = ("safetensors", "onnx", "hf")
+FORMATS = ("safetensors", "onnx", "hf", "sentence-transformers")
 WORDS = {"encoder": Encoder, "connector": Connector, "backbone": Backbone}
 """Words that name the only component of their kind."""
 
@@ -49,7 +50,8 @@ class ExportedPart:
 
 def export_part(run: Path | Model, part: str, kind: str, out: Path) -> ExportedPart:
     """Write a component of a run. part: `encoder`, `connector`, `head`, `backbone`, or its place
-    in the recipe (`inputs.image.encoder`). kind: one of `FORMATS`. out: a file, a folder for `hf`.
+    in the recipe (`inputs.image.encoder`); of sentence-transformers a stream (`inputs.query`).
+    kind: one of `FORMATS`. out: a file, a folder for `hf` and `sentence-transformers`.
 
     Raise ConfigError, one line, where the format has no place for the component.
     """
@@ -57,6 +59,8 @@ def export_part(run: Path | Model, part: str, kind: str, out: Path) -> ExportedP
         raise ConfigError(f"--format: there is no {kind!r}{did_you_mean(kind, FORMATS)}")
     model = run if isinstance(run, Model) else load_model(run)
     model = model.cpu().eval()
+    if kind == "sentence-transformers":
+        return ExportedPart(export_sentence_transformers(model, part, out), out, kind, 0.0)
     component = find_component(model, part)
     module = copy.deepcopy(component.module).eval()
     merge_adapters(module)

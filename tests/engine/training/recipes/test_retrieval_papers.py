@@ -140,3 +140,31 @@ def test_a_small_student_learns_the_retriever_s_space(shop: Any) -> None:
     after = evaluate(shop.train(values, "run"), input_ablation=False)["distill"]
     assert after["cosine"] > before["cosine"] + 0.2
     assert after["small_to_large_recall@1"] > before["small_to_large_recall@1"]
+
+
+def test_late_interaction_moves_to_another_language_by_its_adapter(shop: Any) -> None:
+    """ColBERT-XM: MaxSim on a modular encoder, trained in one language with adapters frozen; one
+    key chooses another language's at test. Equal adapters, as control, give equal vectors."""
+    text = encoder("xmod", train_only={"pattern": r"^(?!.*adapter_modules)"})
+    languages = {"languages": ["en_XX", "de_DE"], "default_language": "en_XX"}
+    text["config"] = {**text["config"], **languages, "adapter_reduction_factor": 2}
+    pairs = [{"query": w, "passage": f"the {w}"} for w in ENGLISH]
+    values = recipe(data(shop, pairs), 15, text, similarity="maxsim", temperature=1.0)
+    values["inputs"]["query"]["connector"] = "linear"
+    before = build(parse_recipe(values)).state_dict()
+    trained = shop.train(values, "run")
+    after = trained.state_dict()
+    changed = {n for n in after if not torch.equal(after[n], before[n])}
+    assert changed and not any("adapter_modules" in name for name in changed)
+    assert recall(trained) > recall(build(parse_recipe(values)).eval())
+    values["inputs"]["query"]["encoder"]["config"]["default_language"] = "de_DE"
+    german = build(parse_recipe(values)).eval()
+    german.load_state_dict(after)
+    batch = german.stream("query").encoder.collate(
+        [german.stream("query").encoder.processor.prepare(word) for word in ENGLISH]
+    )
+    outputs = [m.eval().stream("query").run(batch, {}).tokens for m in (trained, german)]
+    assert not torch.allclose(*outputs, atol=1e-4)
+    same = {n: after[n.replace("adapter_modules.de_DE", "adapter_modules.en_XX")] for n in after}
+    german.load_state_dict(same)
+    torch.testing.assert_close(german.stream("query").run(batch, {}).tokens, outputs[0])
