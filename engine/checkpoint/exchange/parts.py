@@ -50,8 +50,8 @@ class ExportedPart:
 
 def export_part(run: Path | Model, part: str, kind: str, out: Path) -> ExportedPart:
     """Write a component of a run. part: `encoder`, `connector`, `head`, `backbone`, or its place
-    in the recipe (`inputs.image.encoder`); of sentence-transformers a stream (`inputs.query`).
-    kind: one of `FORMATS`. out: a file, a folder for `hf` and `sentence-transformers`.
+    in the recipe (`inputs.image.encoder`); for `sentence-transformers` a stream. kind: one of
+    `FORMATS`. out: a file, or a folder.
 
     Raise ConfigError, one line, where the format has no place for the component.
     """
