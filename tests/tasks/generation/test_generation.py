@@ -3,6 +3,7 @@ judged."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,13 @@ import pytest
 import torch
 from torchmetrics.image.fid import _compute_fid
 
-from sensorium.modalities.base import Features
+from sensorium.engine.inference.export_maps import write_signals
+from sensorium.engine.model import compose, resolve_and_fit
+from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.utils import ConfigError
+from sensorium.modalities.base import Features, ReadError
+from sensorium.modalities.image.pixels import draw, to_png
+from sensorium.modalities.image.read import read
 from sensorium.tasks.base import Batch, Example
 from sensorium.tasks.generation.generation import Generation
 from sensorium.tasks.generation.metrics import attribute_accuracy, frechet_distance
@@ -83,3 +90,70 @@ def test_attributes_are_those_of_the_samples() -> None:
     scores = attribute_accuracy("colour", real + 0.1, real, labels)
     assert scores == {"colour_accuracy": 1.0, "colour_accuracy_real": 1.0}
     assert attribute_accuracy("colour", real[::-1], real, labels)["colour_accuracy"] == 0.0
+
+
+def test_a_generated_picture_is_a_text_a_file_and_a_cell(tmp_path: Path) -> None:
+    values = torch.linspace(-1, 1, 4 * 5 * 3).view(4, 5, 3)
+    levels = ((values + 1) * 127.5).round().byte().numpy()
+    prediction = {"image": to_png(values), "scores": {"mse": 0.0}}
+    assert np.array_equal(np.asarray(read(prediction["image"])), levels)
+    written = write_signals(prediction, tmp_path / "row")
+    assert written == {"image": str(tmp_path / "row_image.png"), "scores": {"mse": 0.0}}
+    assert np.array_equal(np.asarray(read(written["image"])), levels)
+    assert "data:image/png" in draw(prediction, {}, {})
+    assert "<script" not in draw({"image": '"><script>'}, {}, {})
+    with pytest.raises(ReadError):
+        read("data:image/png;base64,AAAA")
+
+
+TEXT = {
+    "type": "transformers",
+    "config": {
+        "model_type": "bert",
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    },
+    "tokenizer": "bytes",
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "generator", "line"),
+    [
+        ({"second": "b"}, {}, "names 2 conditions, and decoders.generator takes 1"),
+        (
+            {"second": "b"},
+            {"second": "add", "second_dim": 8},
+            "inputs.b: transformers returns tokens of width 16, decoders.generator takes 8",
+        ),
+        ({"condition": ["a", "b"]}, {"size": 18}, "expected a multiple of 4"),
+    ],
+)
+def test_a_generator_that_does_not_fit_is_one_line(
+    task: dict[str, Any], generator: dict[str, Any], line: str
+) -> None:
+    pytest.importorskip("diffusers")
+    options = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
+    widths = {"caption_channels": 16, "cross_attention_dim": 16, "sample_size": 16}
+    recipe = parse_recipe(
+        {
+            "inputs": {
+                **{name: {"modality": "text", "encoder": TEXT} for name in "ab"},
+                "target": {"modality": "image", "encoder": {"type": "pixels", "size": 16}},
+            },
+            "decoders": {
+                "generator": {
+                    "type": "image/diffusers",
+                    "name": "tiny-dit",
+                    "options": {**options, **widths},
+                    **generator,
+                }
+            },
+            "tasks": {"draw": {"type": "generation", "condition": "a", **task}},
+        }
+    )
+    with pytest.raises(ConfigError, match=line) as error:
+        compose(resolve_and_fit(recipe))
+    assert "\n" not in str(error.value)
