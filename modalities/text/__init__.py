@@ -19,7 +19,10 @@ TEXT = Modality(
         "vocabulary": "sensorium.modalities.text.encoders.vocabulary:VocabularyLogits",
     },
     augments={"span_mask": "sensorium.modalities.text.augments.spans:SpanMask"},
-    sources={"docstrings": "sensorium.modalities.text.datasets.docstrings:Docstrings"},
+    sources={
+        "arithmetic": "sensorium.modalities.text.datasets.arithmetic:Arithmetic",
+        "docstrings": "sensorium.modalities.text.datasets.docstrings:Docstrings",
+    },
     tokenizers={
         "bpe": "sensorium.modalities.text.tokenizers:BPE",
         "bytes": "sensorium.modalities.text.tokenizers:Bytes",

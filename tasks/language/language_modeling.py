@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -26,19 +27,21 @@ from ..common import example_row, parse_target
 from ..uses import BACKBONE, DecoderUse
 from .metrics import LanguageMetrics
 from .objectives import OBJECTIVES, Markers, Noise, markers_of
+from .places import encode_digits
 from .unigram import Unigram
 
 
 class LanguageModeling(Task):
     """text: the text to learn, a template of columns. objectives: `causal`, `prefix`,
-    `span_corruption`, `fill_in_the_middle`, `ul2`, each with its weight, the chance that a row is
+    `span_corruption`, `identifiers` (the names of a program), `fill_in_the_middle`, `ul2`, each
+    with its weight, the chance that a row is
     trained by it. attention: of the source, on a causal backbone.
 
     max_length: longer texts are cut to so many tokens: at a random place in training, at the start
     in evaluation; null cuts none. noise_density, mean_span: fraction of the tokens that span
     corruption takes, and tokens of a span. sentinels: tokens that stand for spans, the pretrained
     ones where the vocabulary has them (T5), otherwise added; a text has one span fewer at most, so
-    that spans are longer in a long text.
+    that spans are longer in a long text. split_digits: every digit of a number is a token.
 
     An evaluation scores every row by every objective; its corruptions depend on the text alone.
     """
@@ -64,6 +67,7 @@ class LanguageModeling(Task):
         noise_density: Probability = 0.15,
         mean_span: PositiveFloat = 3.0,
         sentinels: PositiveInt = 100,
+        split_digits: bool = False,
     ) -> None:
         super().__init__()
         self.text = parse_target("text", text)
@@ -82,6 +86,7 @@ class LanguageModeling(Task):
                 raise ValueError(f"{option}: found {value}, expected at least {least}")
         self.decoders = {BACKBONE: DecoderUse(attention=frozenset({attention}))}
         self.attention, self.max_length = attention, max_length
+        self.split_digits = split_digits
         self.noise = Noise(noise_density, mean_span, markers_of(self.objectives, sentinels))
         self.encodes_context, self.vocabulary_size = False, 0  # set by `build`
         self.register_buffer("marker_ids", torch.zeros(0, dtype=torch.long), persistent=False)
@@ -114,7 +119,7 @@ class LanguageModeling(Task):
         not in the target. Reference: `text`."""
         tokenizer = tools.tokenizer()
         text = self.text.render(row)[0]
-        ids = tokenizer.encode(text)
+        ids = encode_digits(tokenizer, text) if self.split_digits else tokenizer.encode(text)
         if not ids:
             raise ValueError("text: is empty; expected a text of one token or more")
         last = 0 if rng is not None else _last_word_tokens(text, ids, tokenizer)
@@ -144,7 +149,8 @@ class LanguageModeling(Task):
         begins with `bos` (`eos` without one), an encoder's text and every target end with `eos`."""
         if rng is None:
             rng = np.random.default_rng(zlib.crc32(np.array(ids).tobytes()))
-        source, target = OBJECTIVES[name].corrupt(ids, self.noise, rng)
+        noise = replace(self.noise, tokenizer=tokenizer)
+        source, target = OBJECTIVES[name].corrupt(ids, noise, rng)
         start, end = tokenizer.bos_id, tokenizer.eos_id
         first = [end if start is None else start]
         source = [*source, end] if self.encodes_context else [*first, *source]

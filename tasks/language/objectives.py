@@ -7,13 +7,14 @@ the source is the encoder's. Ids that the vocabulary lacks are negative here (`M
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
 from ...modalities.base import Tokenizer
 from .corruptions import corrupt_spans, move_middle, sample_spans
+from .places import corrupt_groups, identifier_groups
 
 INFILLING = ("PRE", "SUF", "MID")
 MODES = ("R", "S", "X")
@@ -74,11 +75,13 @@ class Markers:
 
 @dataclass(frozen=True)
 class Noise:
-    """Of span corruption. rate: fraction of the tokens. mean_span: tokens of a span."""
+    """Of span corruption. rate: fraction of the tokens. mean_span: tokens of a span. tokenizer: by
+    which objectives find words among the ids."""
 
     rate: float
     mean_span: float
     markers: Markers
+    tokenizer: Tokenizer | None = None
 
 
 Corrupt = Callable[[list[int], Noise, np.random.Generator], Pair]
@@ -113,6 +116,22 @@ def span_corruption(ids: list[int], noise: Noise, rng: np.random.Generator) -> P
     return corrupt_spans(ids, spans, sentinels)
 
 
+def identifiers(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
+    """Return the text with the names of a program masked, drawn until `rate` of its tokens are, and
+    the names; a name is the same sentinel everywhere. A text without names has none masked."""
+    assert noise.tokenizer is not None
+    sentinels = noise.markers.sentinels
+    groups = identifier_groups(ids, noise.tokenizer)
+    drawn: list[int] = []
+    masked = 0
+    for number in rng.permutation(len(groups)).tolist()[: len(sentinels) - 1]:
+        if masked >= max(1, noise.rate * len(ids)):
+            break
+        drawn.append(number)
+        masked += sum(stop - start for start, stop in groups[number])
+    return corrupt_groups(ids, [groups[number] for number in sorted(drawn)], sentinels)
+
+
 def fill_in_the_middle(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
     """Return all of the text as target, its middle at the end. Both ends of the middle are uniform
     among all places."""
@@ -127,7 +146,7 @@ def ul2(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
     if mode == "X":
         long = rng.random() < 0.5
         rate, span = (noise.rate, LONG_SPAN) if long else (HIGH_RATE, noise.mean_span)
-        noise = Noise(rate, span, noise.markers)
+        noise = replace(noise, rate=rate, mean_span=span)
     source, target = (prefix if mode == "S" else span_corruption)(ids, noise, rng)
     return [*noise.markers.ids([mode]), *source], target
 
@@ -136,6 +155,7 @@ OBJECTIVES = {
     "causal": Objective(causal, encoder=False, keeps_end=True),
     "prefix": Objective(prefix, keeps_end=True),
     "span_corruption": Objective(span_corruption, sentinels=True),
+    "identifiers": Objective(identifiers, sentinels=True),
     "fill_in_the_middle": Objective(fill_in_the_middle, INFILLING, encoder=False),
     "ul2": Objective(ul2, MODES, sentinels=True),
 }

@@ -109,7 +109,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {
             "text": "{question}",
             "objectives": dict.fromkeys(
-                ("causal", "prefix", "span_corruption", "fill_in_the_middle", "ul2"), 1.0
+                ("causal", "prefix", "identifiers", "fill_in_the_middle", "ul2"), 1.0
             ),
             "attention": "prefix",
             "sentinels": 4,

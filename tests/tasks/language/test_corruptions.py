@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensorium.modalities.text.datasets.arithmetic import Arithmetic
+from sensorium.modalities.text.tokenizers import BPE, Bytes
 from sensorium.tasks.language import (
     OBJECTIVES,
     corrupt_spans,
@@ -16,6 +20,7 @@ from sensorium.tasks.language import (
     sample_spans,
 )
 from sensorium.tasks.language.objectives import INFILLING, MODES, Noise, markers_of
+from sensorium.tasks.language.places import corrupt_groups, encode_digits, identifier_groups
 
 TEXTS = st.text(min_size=1, max_size=80) | st.sampled_from(
     [
@@ -33,7 +38,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def noise(name: str, sentinels: int = 5, rate: float = 0.15) -> Noise:
-    return Noise(rate, 3.0, markers_of([name], sentinels))
+    return Noise(rate, 3.0, markers_of([name], sentinels), Bytes())
 
 
 def restored(name: str, source: list[int], target: list[int], markers: Noise) -> list[int]:
@@ -45,7 +50,7 @@ def restored(name: str, source: list[int], target: list[int], markers: Noise) ->
     if name == "ul2":
         mode, source = source[0], source[1:]
         name = "prefix" if mode == names.ids([MODES[1]])[0] else "span_corruption"
-    if name == "span_corruption":
+    if name in ("span_corruption", "identifiers"):
         return restore_spans(source, target, names.sentinels)
     return [*source, *target]
 
@@ -54,7 +59,7 @@ def restored(name: str, source: list[int], target: list[int], markers: Noise) ->
 @given(text=TEXTS, seed=SEEDS)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_source_and_target_restore_the_text(name: str, text: str, seed: int) -> None:
-    ids, options = list(text.encode("utf-8", "surrogatepass")), noise(name)
+    ids, options = Bytes().encode(text), noise(name)
     source, target = OBJECTIVES[name].corrupt(ids, options, np.random.default_rng(seed))
     assert target and restored(name, source, target, options) == ids
     again = OBJECTIVES[name].corrupt(ids, options, np.random.default_rng(seed))
@@ -123,3 +128,79 @@ def test_ul2_draws_each_mode_as_often() -> None:
     first = [OBJECTIVES["ul2"].corrupt([7] * 40, options, rng)[0][0] for _ in range(3000)]
     shares = [first.count(mode) / 3000 for mode in options.markers.ids(MODES)]
     assert shares == pytest.approx([1 / 3] * 3, abs=0.03)
+
+
+SCRIPTS = [
+    "abcdefghij   ",
+    "абвгдежзик ",
+    "あいうえおかき",
+    "नमसतदय ",
+    "سلامدنی ",
+    "한국어문장하나 ",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["span_corruption", "ul2", "fill_in_the_middle"])
+def test_ten_thousand_texts_are_restored(name: str) -> None:
+    rng, options = np.random.default_rng(0), noise(name, sentinels=40)
+    tokens = masked = 0
+    for number in range(10_000):
+        script = SCRIPTS[number % len(SCRIPTS)]
+        ids = Bytes().encode("".join(rng.choice(list(script), size=int(rng.integers(1, 60)))))
+        source, target = OBJECTIVES[name].corrupt(ids, options, rng)
+        assert restored(name, source, target, options) == ids
+        tokens += len(ids)
+        masked += len([i for i in target if i >= 0])
+    if name == "span_corruption":
+        assert masked / tokens == pytest.approx(0.15, abs=0.01)
+
+
+PROGRAM = "def area(width, height):\n    return width * height  # width of it"
+
+
+def test_a_name_is_one_sentinel_wherever_it_stands() -> None:
+    """Words of the language are no names; what is masked is all of a name and nothing else."""
+    tokenizer = Bytes()
+    ids = tokenizer.encode(PROGRAM)
+    groups = identifier_groups(ids, tokenizer)
+    names = [tokenizer.decode(ids[slice(*group[0])]) for group in groups]
+    assert names == ["area", "width", "height", "of", "it"]
+    assert [len(group) for group in groups] == [1, 3, 2, 1, 1]
+    source, target = corrupt_groups(ids, groups[:2], SENTINELS)
+    assert [source.count(sentinel) for sentinel in SENTINELS[:2]] == [1, 3]
+    assert target == [-1, *tokenizer.encode("area"), -2, *tokenizer.encode("width"), -3]
+    assert restore_spans(source, target, SENTINELS) == ids
+    options, rng = noise("identifiers", rate=0.9), np.random.default_rng(0)
+    source, target = OBJECTIVES["identifiers"].corrupt(ids, options, rng)
+    assert set(names) >= {
+        tokenizer.decode(list(g)).strip() for k, g in groupby(target, key=lambda i: i >= 0) if k
+    }
+    plain = OBJECTIVES["identifiers"].corrupt(tokenizer.encode("1 + 2"), options, rng)
+    assert plain == (tokenizer.encode("1 + 2"), [-1])
+
+
+def test_every_digit_is_a_token() -> None:
+    tokenizer = BPE(size=300)
+    tokenizer.fit(["1999 and 2000 and 1999"] * 5)
+    assert len(tokenizer.encode("1999")) < 4
+    ids = encode_digits(tokenizer, "in 1999")
+    assert [tokenizer.decode([i]) for i in ids[-4:]] == list("1999")
+    assert tokenizer.decode(ids) == "in 1999"
+
+
+def test_the_answers_of_generated_sums_are_right() -> None:
+    train, test = (Arithmetic(split=split, rows=200, terms=4) for split in ("train", "test"))
+    for row in (train[i] for i in range(200)):
+        question = row["question"]
+        if question.startswith("the largest of "):
+            expected = max(map(int, question.removeprefix("the largest of ").split(", ")))
+        else:
+            expected = sum(
+                int(term) for term in question.replace("- ", "-").replace("+ ", "").split()
+            )
+        assert row["answer"] == str(expected)
+        assert row["text"] == f"{question} = {expected}"
+    assert train[7] == train[7] and train[7] != test[7]
+    with pytest.raises(ValueError, match="terms: found 1"):
+        Arithmetic(split="train", terms=1)
