@@ -213,6 +213,7 @@ def test_what_a_decoder_cannot_do_is_refused_in_one_line(task: str, backbone: st
 def test_every_part_of_the_registries_is_in_the_matrix() -> None:
     tasks = {section["type"] for section, _ in (*DECODED.values(), *PLAIN.values())}
     elsewhere = {"grounded", "segmentation"}  # of a volume and its mask: tests/tasks/dense
+    elsewhere |= {"generation", "image_tokens", "mixed_sequence"}  # tests/tasks/generation
     elsewhere |= {"forecast"}  # of a series and its future: tests/tasks/forecast
     assert set(registered("task")) == tasks | elsewhere
     assert set(registered("backbone")) == set(BACKBONES)
