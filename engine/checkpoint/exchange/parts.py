@@ -1,7 +1,6 @@
 """One component of a run for other libraries: as safetensors, as ONNX, as a transformers folder.
 
-Adapters are merged. What was written is opened again and compared with the run before it is moved
-into place.
+Adapters are merged. What was written is opened again and compared before it is moved into place.
 """
 
 from __future__ import annotations
