@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...backbones.base import Backbone
-from ...modalities.base import Count, Features, Loss, PositiveInt
+from ...modalities.base import Count, Features, Loss, PositiveInt, RowErrors
 from ...modalities.series.read import read
 from ...modalities.series.series import Series
 from ..base import Context, Row, Task
@@ -153,7 +153,13 @@ class Forecast(Task):
             examples = self._segments(ctx, self.examples)
             real = examples.within.repeat_interleave(examples.values.shape[1], 0)
             context = Features(self._embed(examples, decoder, None), real)
-        hidden = decoder.forward(embeds, mask, context=context)
+        try:
+            hidden = decoder.forward(embeds, mask, context=context)
+        except RowErrors as error:  # its rows are channels
+            channels, segments = series.values.shape[1:3]
+            where = f"{segments} segments of {self.segment} samples, the horizon in them: "
+            reasons = {row // channels: where + text for row, text in error.reasons.items()}
+            raise RowErrors(reasons, len(series.values)) from error
         assert isinstance(hidden, Tensor)
         dtype = next(self.projection.parameters()).dtype
         projected: Tensor = self.projection(hidden.to(dtype))

@@ -12,6 +12,7 @@ import torch
 
 from sensorium.backbones.causal import Causal
 from sensorium.engine.recipe import ComponentPath, Section, find, plan_part
+from sensorium.modalities.base import RowErrors
 from sensorium.modalities.series.datasets.waves import Waves
 from sensorium.modalities.series.encoders.segments import Segments
 from sensorium.modalities.series.preprocessing import Preprocessing
@@ -33,14 +34,17 @@ STAMPS = "from {start} to {end}"
 class Forecaster:
     """A task on a frozen tiny decoder, and the encoder of its stream."""
 
-    def __init__(self, rows: Sequence[dict[str, Any]], seed: int = 0, **options: Any) -> None:
+    def __init__(
+        self, rows: Sequence[dict[str, Any]], decoder: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        seed = 0
         preprocessing = Preprocessing()
         preprocessing.fit([row["series"] for row in rows])
         self.encoder = Segments(preprocessing=preprocessing, segment=SEGMENT)
         linear = LinearBaseline()
         self.task = Forecast(linear=linear, **options)
         linear.fit([each for row in rows for each in self.task.fit_examples("linear", row)])
-        section = Section.model_validate({**DECODER, "type": "causal"})
+        section = Section.model_validate({**(decoder or DECODER), "type": "causal"})
         part = find("backbone", "causal", "here")
         self.decoder: Causal = plan_part(part, section, "backbone", ComponentPath("b")).build(seed)
         self.decoder.eval().requires_grad_(False)
@@ -251,6 +255,14 @@ def test_horizons_that_cannot_be_are_one_line(
 ) -> None:
     with pytest.raises(ValueError, match="at most 1000 segments of 8 samples"):
         forecaster(rows, horizon=9000)
+    gpt2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8}
+    limited = Forecaster(rows, {"config": gpt2, "tokenizer": "bytes", "weights": "none"})
+    assert limited(rows, horizon=3 * SEGMENT)[0].shape == (2, 3 * SEGMENT)
+    with pytest.raises(
+        RowErrors, match=r"9 segments of 8 samples, the horizon .* 8 positions"
+    ) as e:
+        limited(rows, horizon=4 * SEGMENT)
+    assert set(e.value.reasons) == set(range(len(rows))) and e.value.count == len(rows)
     with pytest.raises(ValueError, match="4 samples are predicted, the future has 16"):
         batch = prepare_batch(forecaster.task, rows, training=False)
         predictions = forecaster.task.predict(batch, forecaster.context(rows), horizon=4)
