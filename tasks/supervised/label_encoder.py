@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,7 +16,8 @@ class LabelEncoder(Fittable):
     """Encodes the column named by `set_columns`. A cell is one label (text, integer or truth
     value), or a list of them. Classes are sorted.
 
-    `fit` raises ValueError for fewer than two classes, or labels of different types; `index` for a
+    `fit` raises ValueError for fewer than two classes, labels of different types, or texts that
+    differ by their Unicode form or by spaces alone; `index` for a
     label that the training split did not have.
     """
 
@@ -63,7 +65,20 @@ class LabelEncoder(Fittable):
                 f"labels: the column {self.column!r} of the training split has {len(classes)} "
                 f"classes {classes}, expected at least 2"
             )
+        self._check_alike(classes)
         self._places = {label: place for place, label in enumerate(classes)}
+
+    def _check_alike(self, classes: Iterable[Label]) -> None:
+        """Raise ValueError for two classes that look alike."""
+        first: dict[str, Label] = {}
+        for label in classes:
+            text = " ".join(unicodedata.normalize("NFC", str(label)).split())
+            other = first.setdefault(text, label)
+            if other != label:
+                raise ValueError(
+                    f"labels: the column {self.column!r} has the classes {other!a} and {label!a}, "
+                    "which differ by their Unicode form or by spaces alone; write both alike"
+                )
 
     def state(self) -> dict[str, Any]:
         return {"column": self.column, "classes": list(self._places)}

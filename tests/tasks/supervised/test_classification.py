@@ -259,3 +259,13 @@ def test_a_head_that_is_missing_or_wrong_is_named(build, encode, make_head) -> N
     del task.heads["head"]
     with pytest.raises(ValueError, match=r"was not built; .*`head: \{type: linear\}`"):
         task.predict(batch, encode)
+
+
+@pytest.mark.parametrize("other", ["e\u0301", "\u00e9 ", "\u00e9\u00a0", "  \u00e9"])
+def test_classes_that_look_alike_are_no_two_classes(other: str) -> None:
+    labels = LabelEncoder()
+    labels.set_columns("word")
+    with pytest.raises(ValueError, match="by their Unicode form or by spaces alone"):
+        labels.fit([{"word": "\u00e9"}, {"word": other}, {"word": "a"}])
+    labels.fit([{"word": "a"}, {"word": "A"}, {"word": "a b"}])
+    assert len(labels) == 3
