@@ -215,7 +215,10 @@ def test_every_part_of_the_registries_is_in_the_matrix() -> None:
     elsewhere = {"grounded", "segmentation"}  # of a volume and its mask: tests/tasks/dense
     elsewhere |= {"generation", "image_tokens", "mixed_sequence"}  # tests/tasks/generation
     elsewhere |= {"forecast"}  # of a series and its future: tests/tasks/forecast
+    elsewhere |= {"signal_generation", "listening"}  # of signal tokens: tests/tasks/language
+    elsewhere |= {"masked_signal", "referring", "perturbed_captioning"}  # tests/tasks, by family
     assert set(registered("task")) == tasks | elsewhere
     assert set(registered("backbone")) == set(BACKBONES)
     labels = {"image_mask", "mri_mask"}  # a token a pixel: targets of dense tasks, no inputs
+    labels |= {"boxes"}  # tokens of signal_generation
     assert set(registered("modality")) == set(ENCODERS) | labels
