@@ -33,6 +33,7 @@ def bert() -> Any:
     return encoder_of("bert")
 
 
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_the_loss_and_gradient_are_the_library_s(kind: str) -> None:
     encoder = encoder_of(kind)

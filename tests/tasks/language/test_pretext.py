@@ -65,6 +65,7 @@ def causal_encoder() -> Any:
     return BackboneEncoder(backbone=backbone_of("causal", GPT2), max_length=60).eval()
 
 
+@pytest.mark.quick_share(2)
 @pytest.mark.parametrize("name", PRETEXTS)
 def test_the_encoder_is_the_same_with_and_without_a_decoder(name: str) -> None:
     """Its tensors have the same names, and its states of a text are those without the task."""
@@ -80,6 +81,7 @@ def test_the_encoder_is_the_same_with_and_without_a_decoder(name: str) -> None:
     assert all(p.grad is not None for p in task.parameters()), "a part of the decoder is unused"
 
 
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize("name", PRETEXTS)
 def test_a_zero_weight_removes_exactly_its_term(name: str) -> None:
     encoder = causal_encoder() if name == "future" else encoder_of()
