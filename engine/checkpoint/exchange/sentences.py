@@ -35,9 +35,11 @@ POOLING = {
 
 def sentence_transformers(path: Path) -> Imported:
     """sentence-transformers (Reimers and Gurevych 2019): a model, a pooling, an optional dense map;
-    vectors are compared by their cosine."""
+    vectors are compared by their cosine. A SparseEncoder's are compared by the dot product."""
     kinds = _modules(path)
     _check_prompts(path)
+    if "SpladePooling" in kinds:
+        return _sparse(kinds)
     inner = kinds["Transformer"]
     pooling = json.loads((kinds["Pooling"] / "config.json").read_text(encoding="utf-8"))
     modes = [mode for key, mode in POOLING.items() if pooling.get(key)]
@@ -49,9 +51,7 @@ def sentence_transformers(path: Path) -> Imported:
         listed = ", ".join(modes) or mode
         raise ConfigError(f"1_Pooling: found {listed}, expected one of mean, max, cls, lasttoken")
     config = AutoConfig.from_pretrained(inner)
-    settings_file = inner / "sentence_bert_config.json"
-    settings = json.loads(settings_file.read_text("utf-8")) if settings_file.is_file() else {}
-    length = settings.get("max_seq_length") or getattr(config, "max_position_embeddings", 512)
+    length = _length(inner, config)
     width = config.hidden_size
     dense = _dense(kinds["Dense"], width) if "Dense" in kinds else None
     dim = width if dense is None else dense["out_features"]
@@ -79,12 +79,53 @@ def sentence_transformers(path: Path) -> Imported:
     return Imported(recipe, fill)
 
 
+def _length(folder: Path, config: Any) -> int:
+    """Return the tokens of a text that are read."""
+    file = folder / "sentence_bert_config.json"
+    settings = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    limit = settings.get("max_seq_length") or getattr(config, "max_position_embeddings", 512)
+    return int(limit)
+
+
+def _sparse(kinds: dict[str, Path]) -> Imported:
+    """Return the recipe of a SparseEncoder: a language-model head and SPLADE's pooling."""
+    inner = kinds["MLMTransformer"]
+    pooling = json.loads((kinds["SpladePooling"] / "config.json").read_text(encoding="utf-8"))
+    if pooling.get("activation_function", "relu") != "relu":
+        raise ConfigError(
+            f"SpladePooling: found activation_function {pooling['activation_function']}, expected "
+            "relu"
+        )
+    text = {
+        "type": "transformers",
+        "name": str(inner),
+        "weights": "pretrained",
+        "tokenizer": tokenizer_of(inner),
+        "max_length": _length(inner, AutoConfig.from_pretrained(inner)),
+        "lm_head": True,
+    }
+    query = {
+        "modality": "text",
+        "encoder": {"type": "vocabulary", "encoder": text},
+        "connector": {"type": "lexical", "pool": pooling.get("pooling_strategy", "max")},
+    }
+    task = {"type": "contrastive", "streams": ["query", "passage"], "similarity": "dot"}
+    return Imported(
+        {
+            "inputs": {"query": query, "passage": {"share": "query"}},
+            "tasks": {"search": {**task, "dim": None}},
+        }
+    )
+
+
 def _modules(path: Path) -> dict[str, Path]:
     """Return the folder of each module, by kind. Raise ConfigError for kinds or an order that a
     recipe does not have."""
     modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
     names = [m["type"].rpartition(".")[2] for m in modules]
     kinds = dict(zip(names, [path / m["path"] for m in modules], strict=True))
+    if names == ["MLMTransformer", "SpladePooling"]:
+        return kinds
     known = ("Transformer", "Pooling", "Dense", "Normalize")
     if others := [kind for kind in kinds if kind not in known]:
         raise ConfigError(f"modules.json: {others[0]} is no part that a recipe has")

@@ -15,6 +15,12 @@ from sensorium.engine.embedding.embedder import Embedder
 from sensorium.engine.model import Model, build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.utils import ConfigError
+from sensorium.tests.engine.checkpoint.exchange.exchange_cases import (
+    IDS,
+    TEXT,
+    loaded,
+    save_tokenizer,
+)
 
 TEXTS = ["a red cup", "the blue house by the sea", "red", "one two three four five six seven eight"]
 SIZES = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -77,3 +83,29 @@ def test_what_the_library_lacks_is_one_line(
     with pytest.raises(ConfigError, match=message) as error:
         export_part(composed(tmp_path, **options), part, "sentence-transformers", tmp_path / "st")
     assert "\n" not in str(error.value) and not (tmp_path / "st").exists()
+
+
+@pytest.mark.parametrize("strategy", ["max", "sum"])
+def test_a_sparse_encoder_is_read_with_equal_vectors(tmp_path: Path, strategy: Any) -> None:
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    config = BertConfig(**TEXT, **IDS, max_position_embeddings=32)  # type: ignore[arg-type]
+    model = BertForMaskedLM(config).eval()
+    model.cls.predictions.bias.data.normal_()
+    model.save_pretrained(tmp_path / "bert")
+    save_tokenizer(tmp_path / "bert")
+    parts = [MLMTransformer(str(tmp_path / "bert")), SpladePooling(strategy)]
+    theirs = SparseEncoder(modules=parts, device="cpu")
+    theirs.save(str(tmp_path / "sparse"))
+    ours = loaded("sentence-transformers", tmp_path / "sparse", tmp_path / "run")
+    embedder = Embedder(ours, "query", "cpu", form="sparse")
+    for text in ("w3 w4", "w5 w6 w7 w8", "w9"):
+        ((indices, values),) = embedder.query(text)
+        vector = np.zeros(ours.stream("query").dim, np.float32)
+        vector[indices] = values
+        expected = theirs.encode(text, convert_to_sparse_tensor=False)
+        np.testing.assert_allclose(vector, np.asarray(expected), atol=1e-6)
+        assert vector.any()
