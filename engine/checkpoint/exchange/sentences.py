@@ -83,8 +83,8 @@ def _length(folder: Path, config: Any) -> int:
     """Return the tokens of a text that are read."""
     file = folder / "sentence_bert_config.json"
     settings = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    limit = settings.get("max_seq_length") or getattr(config, "max_position_embeddings", 512)
-    return int(limit)
+    whole: int = getattr(config, "max_position_embeddings", 512)
+    return int(settings.get("max_seq_length") or whole)
 
 
 def _sparse(kinds: dict[str, Path]) -> Imported:
