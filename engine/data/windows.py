@@ -24,6 +24,12 @@ from .wrappers import Wrapped, column_names
 FRAME = "frame_index"
 """The number of a frame in its episode, where a source has such a column."""
 
+TIME = "timestamp"
+"""The time of a frame in s, where a source has such a column."""
+
+LATE = 1.5
+"""Steps after which a frame is missing."""
+
 Span = tuple[int, int]
 
 
@@ -125,7 +131,30 @@ def _bounds(source: Source, columns: Sequence[str]) -> tuple[np.ndarray, np.ndar
                 f"delta_frames: row {source.key(row)} is frame {frames[row]}, expected frame "
                 f"{frames[row - 1] + 1} after the one before it; frames are missing"
             )
+    elif TIME in columns:
+        _check_times(source, first)
     return first, last
+
+
+def _check_times(source: Source, first: np.ndarray) -> None:
+    """Raise ValueError where the frames of an episode, which have no numbers, are not one step of
+    time apart."""
+    try:
+        times = source.column_array(TIME).astype(np.float64).reshape(-1)
+    except (TypeError, ValueError):  # dates, texts
+        return
+    gaps = np.diff(times)
+    inside = (first[1:] == first[:-1]) & np.isfinite(gaps)
+    if not inside.any():
+        return
+    step = float(np.median(gaps[inside]))
+    wrong = np.flatnonzero(inside & ((gaps <= 0) | (gaps > LATE * step)))
+    if len(wrong):
+        row = int(wrong[0]) + 1
+        raise ValueError(
+            f"delta_frames: row {source.key(row)} is {gaps[row - 1]:.4g} s after the one before, "
+            f"a step is {step:.4g} s; frames are missing or not in order"
+        )
 
 
 def _frames(source: Source, name: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sensorium.engine.data import Subset, limit, open_section
 from sensorium.engine.data.holdout import hold_out
 from sensorium.engine.data.windows import Windows
 from sensorium.engine.data.wrappers import rename
-from sensorium.engine.recipe import DataSection, Holdout
+from sensorium.engine.recipe import DataSection, Holdout, find
 from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Source, StreamingSource
 
@@ -170,3 +171,26 @@ def test_whole_episodes_are_held_out() -> None:
 def test_without_episodes_rows_are_held_out() -> None:
     remaining, rest = sides(Plain(), 0.5)
     assert len(remaining) == 4 and sorted([*remaining, *rest]) == list(range(9))
+
+
+TIMES = [
+    ("0,0.0 0,0.1 0,0.2 1,0.0 1,0.1", None),
+    ("0,0.0 0,0.11 0,0.19 1,5.0 1,5.1", None),
+    ("0,0.1 0,0.0 0,0.2 1,0.0 1,0.1", "a/0/1 is -0.1 s after"),
+    ("0,0.0 0,0.1 0,0.2 0,0.9 1,0.0", "a/0/3 is 0.7 s after"),
+    ("0,0.0 0,0.0 0,0.1 0,0.2 0,0.3", "a/0/1 is 0 s after"),
+]
+
+
+@pytest.mark.parametrize(("rows", "message"), TIMES)
+def test_frames_without_numbers_are_a_step_of_time_apart(
+    rows: str, message: str | None, tmp_path: Path
+) -> None:
+    lines = [f"{row},{number}" for number, row in enumerate(rows.split())]
+    (tmp_path / "a.csv").write_text("\n".join(["episode_index,timestamp,a", *lines]))
+    source = find("source", "frames", "here")(path=str(tmp_path / "a.csv"))
+    if message is None:
+        assert Windows(source, {"a": (0, 1)})[1]["a"].ravel().tolist() == [1, 2]
+    else:
+        with pytest.raises(ValueError, match=message):
+            Windows(source, {"a": (0, 1)})
