@@ -161,7 +161,7 @@ def schema(
     print(json.dumps(schema(load_recipe(recipe) if recipe else None), indent=1))
 
 
-cache = typer.Typer(help="List, remove and verify cached samples and features.")
+cache = typer.Typer(help="Fill, list, remove and verify cached samples and features.")
 
 
 @cache.command("ls")
@@ -182,6 +182,28 @@ def ls(json_: JsonOption = False) -> None:
     value = {"root": root, "stores": [{k: getattr(s, k) for k in keys} for s in stores]}
     table = [format_table(rows, right=(2, 3))] if stores else []
     print_result(value, "\n".join([*table, str(root)]), json_)
+
+
+@cache.command("fill")
+def fill(
+    recipe: RecipeArgument,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    engine: Annotated[str, typer.Option(help="local, or torchrun with --processes")] = "local",
+    processes: Annotated[int, typer.Option(min=1, help="started by torchrun")] = 1,
+    device: Annotated[str | None, typer.Option(help="cuda, xpu, mps or cpu")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Compute what a recipe's training reads from the cache, and nothing else. Under torchrun each
+    process computes its share; a job that is killed is started again and goes on."""
+    from sensorium.engine.training.parallel import fill_cache, fill_with_torchrun
+    from sensorium.engine.utils import ConfigError
+
+    if engine not in ("local", "torchrun"):
+        raise ConfigError(f"--engine: found {engine!r}, expected local or torchrun")
+    if engine == "torchrun":
+        raise typer.Exit(fill_with_torchrun(str(recipe), overrides or (), processes, device))
+    streams = fill_cache(str(recipe), overrides or (), device)
+    print_result({"streams": streams}, f"stored: {', '.join(streams) or 'nothing'}", json_)
 
 
 @cache.command("rm")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from ...modalities.base import StreamingSource
 from ...modalities.groups import groups_of
@@ -31,7 +32,7 @@ from ..cache import (
 )
 from ..data import FAILURES, Collator, PreparedRow, StreamDataset, TaskDataset
 from ..recipe import ResolvedRecipe
-from ..utils import autocast, located_errors
+from ..utils import autocast, derive_seed, gather, located_errors, main_first
 from .checks import check_processor
 from .model import Model
 from .parameters import is_frozen
@@ -71,11 +72,21 @@ class FeatureCacher:
     batch_size: int
     progress: Progress | None = None
 
-    def attach(self, rows: Sequence[TaskDataset]) -> set[str]:
+    def attach_together(self, rows: Sequence[TaskDataset], accelerator: Accelerator) -> set[str]:
+        """As `attach`, by all processes: each computes the records of its share of the keys."""
+        if accelerator.num_processes > 1:
+            self.attach(rows, (accelerator.process_index, accelerator.num_processes))
+            gather(accelerator, None)  # waits as long as it takes
+        with main_first(accelerator):  # what is missing still cannot be read
+            return self.attach(rows)
+
+    def attach(self, rows: Sequence[TaskDataset], share: tuple[int, int] = (0, 1)) -> set[str]:
         """Fill the stores for these rows; their readers then look there first.
 
-        Return the streams whose encoder is not needed any more.
+        share: of a process, and of how many; the keys are dealt by their hash. Return the streams
+        whose encoder is not needed any more.
         """
+        process, processes = share
         served: set[str] = set()
         for name in self.plan.streams:
             users = [r for r in rows if name in r.readers]
@@ -83,7 +94,11 @@ class FeatureCacher:
                 continue
             for user in users:
                 user.readers[name].features = None  # computed from samples where they are missing
-            cells = _cells(users, name)
+            cells = [
+                cell
+                for cell in _cells(users, name)
+                if processes == 1 or derive_seed(0, "share", cell.key) % processes == process
+            ]
             with located_errors(f"inputs.{name}"):
                 if self.plan.recipe.cache.samples:
                     self._samples(name, users, cells)

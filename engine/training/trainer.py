@@ -34,7 +34,6 @@ from ..utils import (
     WorkerDied,
     derive_seed,
     gather,
-    main_first,
 )
 from .batches import Datasets, open_data, training_batches
 from .callbacks import build_callbacks
@@ -95,8 +94,8 @@ class Trainer:
             settings.batch_size,
             self.log.progress,
         )
-        with main_first(accelerator):
-            served = cacher.attach([*self.datasets.values(), *held_out.values()])
+        rows = [*self.datasets.values(), *held_out.values()]
+        served = cacher.attach_together(rows, accelerator)
         if settings.compile:
             named = settings.compile if isinstance(settings.compile, str) else None
             compile_blocks((c.module for c in model.components), named)

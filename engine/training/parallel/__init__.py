@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from ....lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .fill_cache import fill_cache as fill_cache
+    from .fill_cache import fill_with_torchrun as fill_with_torchrun
     from .memory import StepMemory as StepMemory
     from .memory import step_memory as step_memory
     from .plans import memory_plans as memory_plans
@@ -19,6 +21,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
+            "fill_cache": ["fill_cache", "fill_with_torchrun"],
             "memory": ["StepMemory", "step_memory"],
             "plans": ["memory_plans", "memory_table"],
             "profiling": ["profiled_step"],

@@ -1,0 +1,64 @@
+"""The cache filled by several processes, each its share, and by a command of its own."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from sensorium.engine.cache import list_stores
+from sensorium.engine.model import FeatureCacher, build
+from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.training.batches import open_data
+from sensorium.engine.training.parallel import fill_cache
+from sensorium.modalities.paths import cache_root
+
+FROZEN = {"inputs": {"image": {"encoder": {"freeze": True}}}}
+
+
+def records() -> int:
+    return sum(store.records for store in list_stores(cache_root()))
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_shares_are_apart_and_make_the_whole(shop: Any, processes: int) -> None:
+    model = build(parse_recipe(shop.recipe(FROZEN)))
+    datasets, _ = open_data(model, model.plan.recipe.train)
+    computed, filled = [], []
+    for process in range(processes):
+        cacher = FeatureCacher(
+            model.plan,
+            model,
+            torch.device("cpu"),
+            "fp32",
+            4,
+            lambda name, done, total: filled.append((done, total)),
+        )
+        before = records()
+        assert cacher.attach([*datasets.values()], (process, processes)) == {"image"}
+        computed.append(records() - before)
+    assert sum(computed) == 40 and all(0 < count < 40 for count in computed)
+    filled.clear()
+    cacher.attach([*datasets.values()])
+    assert not filled  # nothing is missing
+
+
+def test_a_training_finds_what_the_command_filled(shop: Any, forbid: Any) -> None:
+    values = shop.recipe(FROZEN)
+    assert fill_cache(str(shop.write(values, "recipe")), (), "cpu") == ["image"]
+    assert records() == 40
+    import tiny_parts
+
+    forbid(tiny_parts.Tiny, "forward")
+    shop.train(values, "run")
+
+
+@pytest.mark.slow
+def test_two_processes_fill_one_store(shop: Any) -> None:
+    file = shop.write(shop.recipe(FROZEN), "recipe")
+    command = ["cache", "fill", str(file), "--engine", "torchrun", "--processes", "2"]
+    done = shop.run([sys.executable, "-m", "sensorium", *command, "--device", "cpu"])
+    assert done.returncode == 0, done.stderr
+    assert records() == 40
