@@ -111,9 +111,16 @@ class ReplacedToken(Task):
         losses, correct = token_losses(encoder, states, text.ids, positions)
         with torch.no_grad():
             logits = encoder.logits(states.flatten(0, 1)[positions])[..., :size]
-            sampled = sample(logits / self.temperature, draws)
+            sampled = sample(logits / self.temperature, self._draws(text, positions, generator))
         ids = text.ids.flatten().scatter(0, positions, sampled).view_as(text.ids)
         return losses, correct, text, ids
+
+    def _draws(self, text: TextIds, positions: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return a number `[N]` of 0 to 1 for each chosen token; without a generator it depends on
+        the row's ids alone, so that a score does not depend on the batch."""
+        if generator is not None or positions.is_meta:
+            return torch.rand(len(positions), generator=generator)
+        return text.draws(None).flatten()[positions.cpu()] / self.rule.prob % 1
 
     def detect(self, ctx: Context, text: TextIds, ids: Tensor) -> tuple[Losses, Tensor]:
         """Return the losses of the detection over real tokens `[M]` of a text whose ids were
@@ -151,8 +158,8 @@ class ReplacedToken(Task):
         return [{}, {}]
 
 
-def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Return ids `[N]` drawn from logits `[N, V]`, without a graph."""
+def sample(logits: Tensor, draws: Tensor) -> Tensor:
+    """Return ids `[N]` of logits `[N, V]` by uniform draws `[N]`, without a graph."""
     shares = logits.detach().float().softmax(-1).cumsum(-1)
-    draws = torch.rand(len(logits), 1, generator=generator).to(logits.device)
+    draws = draws[:, None].to(logits.device)
     return (shares < draws * shares[:, -1:]).sum(-1).clamp(max=logits.shape[-1] - 1)

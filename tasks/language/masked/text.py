@@ -69,7 +69,7 @@ class TextIds:
     def choose(self, prob: float, generator: torch.Generator | None) -> Tensor:
         """Return bool `[B, L]`: ordinary tokens drawn with probability `prob`, at least one of a
         row that has any. Without a generator the draws depend on a row's ids alone."""
-        draws = self._draws(generator).to(self.ids.device).masked_fill(self.special, 2.0)
+        draws = self.draws(generator).to(self.ids.device).masked_fill(self.special, 2.0)
         chosen = draws < prob
         if prob:
             places = torch.arange(draws.shape[1], device=draws.device)
@@ -77,7 +77,9 @@ class TextIds:
             chosen = chosen | (first & ~chosen.any(1, keepdim=True))
         return chosen
 
-    def _draws(self, generator: torch.Generator | None) -> Tensor:
+    def draws(self, generator: torch.Generator | None) -> Tensor:
+        """Return numbers `[B, L]` of 0 to 1, on the CPU; without a generator those of a row depend
+        on its ids alone."""
         if generator is not None or self.ids.is_meta:
             return torch.rand(self.ids.shape, generator=generator)
         rows = [row.tobytes() for row in self.ids.masked_fill(~self.mask, -1).cpu().numpy()]

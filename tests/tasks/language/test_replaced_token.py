@@ -99,7 +99,7 @@ def test_a_weight_of_none_leaves_the_generator_alone(pair: Any) -> None:
 
 def test_samples_follow_the_logits() -> None:
     logits = torch.tensor([0.7, 0.2, 0.1]).log().expand(4000, 3)
-    ids = sample(logits, torch.Generator().manual_seed(0))
+    ids = sample(logits, torch.rand(4000, generator=torch.Generator().manual_seed(0)))
     shares = torch.bincount(ids, minlength=3) / 4000
     torch.testing.assert_close(shares, torch.tensor([0.7, 0.2, 0.1]), atol=0.03, rtol=0)
 
@@ -112,6 +112,13 @@ def test_a_prediction_scores_generator_and_detection(pair: Any) -> None:
     values = metrics.compute()
     assert {"loss", "accuracy", "detection_loss", "detection_accuracy"} <= set(values)
     assert 0 <= values["detection_accuracy"] <= 1
+    for index, text in enumerate(TEXTS):
+        alone = (
+            StubContext({}).reading("text", pair[0], [text]).reading("generator", pair[1], [text])
+        )
+        (row,) = task.predict(text_batch(task, ROWS[:1], pair[0], False), alone)
+        whole, single = (r["scores"]["detection"]["nll"] for r in (rows[index], row))
+        assert single == pytest.approx(whole, rel=1e-4)
     with pytest.raises(ValueError, match="generator: names 'text'"):
         ReplacedToken(generator="text")
 
