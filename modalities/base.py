@@ -48,7 +48,8 @@ TO_SOURCE = "to_source"
 Annotations = Mapping[str, tuple[Any, Any]]
 """What a report draws on a raw value, by name: (prediction, reference), None where
 there is none. `words` `[[word, first second, last second], ...]`; `boxes` `[[low corner, high
-corner], ...]` in mm or px, flat; `peak`, a place; `mask` and `map` as its modality reads them."""
+corner], ...]` in mm or px, flat; `peak`, a place; `forecast`, `[channels][samples]` behind the end;
+`mask` and `map` as its modality reads them."""
 
 
 class Processor:

@@ -15,7 +15,7 @@ import numpy as np
 from ...modalities.base import Annotations
 from .comparison import Comparison, Normalize, format_value, unspaced
 
-MARKS = ("words", "boxes", "mask", "map", "peak")
+MARKS = ("words", "boxes", "mask", "map", "peak", "forecast")
 """Keys of a prediction or a target that are drawn on the inputs."""
 
 HIDDEN_KEYS = (*MARKS, "tokens", "scores")

@@ -88,7 +88,8 @@ class Forecast(Task):
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         """Labels: `future [H, C]`, NaN where nothing was measured, if the row has it. Reference:
-        `future` and `context`, lists `[C][...]` with null there, and what tells the time."""
+        `forecast` (the future) and `context`, lists `[C][...]` with null there, and what tells the
+        time."""
         context = read(row[self.input]) if self.input in row else None
         reference: dict[str, Any] = {}
         if context is not None:
@@ -105,7 +106,7 @@ class Forecast(Task):
                     f"{self.future}: has {future.rate:g} Hz, {self.input} {context.rate:g} Hz; "
                     "expected one rate"
                 )
-        reference["future"] = _listed(future)
+        reference["forecast"] = _listed(future)
         if context is not None:
             reference["context"] = _listed(context)
         return Example({"future": torch.from_numpy(future.values.T.copy())}, reference)
@@ -182,7 +183,7 @@ class Forecast(Task):
     def predict(
         self, batch: Batch, ctx: Context, *, horizon: PositiveInt | None = None, **options: Any
     ) -> list[Any]:
-        """Return `{"values": [C][H]}` a row, in the series' units.
+        """Return `{"forecast": [C][H]}` a row, in the series' units.
 
         horizon: samples to predict, by default as many as a row's future has, else those of the
         training rows.
@@ -204,7 +205,7 @@ class Forecast(Task):
             return []
         values = series.denormalized(torch.cat(pieces, -1)).cpu()
         return [
-            {"values": row[:, :length].tolist()}
+            {"forecast": row[:, :length].tolist()}
             for row, length in zip(values, lengths, strict=True)
         ]
 
@@ -213,7 +214,7 @@ class Forecast(Task):
         if horizon is not None:
             return [horizon] * len(batch)
         fitted = self.linear.weights.shape[1]
-        return [len(r["future"][0]) if "future" in r else fitted for r in batch.references]
+        return [len(r["forecast"][0]) if "forecast" in r else fitted for r in batch.references]
 
     def metrics(self) -> ForecastMetrics:
         return ForecastMetrics(self.season, self.linear)

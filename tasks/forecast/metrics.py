@@ -45,12 +45,12 @@ class ForecastMetrics:
         """Add rows. Raise ValueError for a reference without a future, and for a forecast that
         ends before it."""
         for prediction, reference in zip(predictions, references, strict=True):
-            if "future" not in reference:
+            if "forecast" not in reference:
                 raise ValueError("forecast: a row has no future; evaluate on data that has it")
             context, future = (
-                np.array(reference[key], dtype=float) for key in ("context", "future")
+                np.array(reference[key], dtype=float) for key in ("context", "forecast")
             )
-            forecast = np.array(prediction["values"], dtype=float)
+            forecast = np.array(prediction["forecast"], dtype=float)
             horizon = future.shape[1]
             if forecast.shape[1] < horizon:
                 raise ValueError(

@@ -67,7 +67,7 @@ class Forecaster:
     def __call__(self, rows: Sequence[dict[str, Any]], **options: Any) -> list[np.ndarray]:
         batch = prepare_batch(self.task, rows, training=False)
         predictions = self.task.predict(batch, self.context(rows), **options)
-        return [np.array(p["values"]) for p in predictions]
+        return [np.array(p["forecast"]) for p in predictions]
 
     def metrics(self, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
         batch = prepare_batch(self.task, rows, training=False)
