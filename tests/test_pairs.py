@@ -91,6 +91,21 @@ DECODED: dict[str, tuple[dict[str, Any], set[str]]] = {
             ),
         )
     },
+    "choice": (
+        {"type": "choice", "prompt": "<x>", "choices": ["red", "green", "blue"], "answer": "word"},
+        {"causal", "seq2seq"},
+    ),
+    "mixed_sequence": (
+        {
+            "type": "mixed_sequence",
+            "prompt": "<x>",
+            "target": " {word}",
+            "values": "action",
+            "numbers": 2,
+            "max_new_tokens": 3,
+        },
+        {"causal", "seq2seq"},
+    ),
     "distill_actions": (
         {"type": "distill_actions", "prompt": "<x>", "expert": "expert", "tokenizer": TOKENIZER},
         {"causal", "seq2seq"},
@@ -212,13 +227,15 @@ def test_what_a_decoder_cannot_do_is_refused_in_one_line(task: str, backbone: st
 
 def test_every_part_of_the_registries_is_in_the_matrix() -> None:
     tasks = {section["type"] for section, _ in (*DECODED.values(), *PLAIN.values())}
-    elsewhere = {"grounded", "segmentation"}  # of a volume and its mask: tests/tasks/dense
-    elsewhere |= {"generation", "image_tokens", "mixed_sequence"}  # tests/tasks/generation
-    elsewhere |= {"forecast"}  # of a series and its future: tests/tasks/forecast
-    elsewhere |= {"signal_generation", "listening"}  # of signal tokens: tests/tasks/language
-    elsewhere |= {"masked_signal", "referring", "perturbed_captioning"}  # tests/tasks, by family
+    elsewhere = {
+        *("grounded", "referring", "segmentation"),  # of a volume or picture and its mask
+        *("forecast", "generation", "image_tokens"),  # of a signal as the target
+        *("listening", "signal_generation"),  # of a signal's own tokens
+        *("masked_lm", "perturbed_captioning"),  # of texts alone
+        "masked_signal",  # of encoders that return targets
+    }
+    """Tasks that need other rows than these."""
     assert set(registered("task")) == tasks | elsewhere
     assert set(registered("backbone")) == set(BACKBONES)
-    labels = {"image_mask", "mri_mask"}  # a token a pixel: targets of dense tasks, no inputs
-    labels |= {"boxes"}  # tokens of signal_generation
+    labels = {"boxes", "image_mask", "mri_mask"}  # targets of dense tasks, no inputs
     assert set(registered("modality")) == set(ENCODERS) | labels

@@ -10,6 +10,8 @@ NAMES: tuple[tuple[str, str, str], ...] = (
     ("words", r"words", "fraction of reference words predicted at their place"),
     ("bleu4", r"bleu4", "overlap of runs of 1 to 4 words, 0 to 1"),
     ("rouge_l", r"rouge_l", "longest common subsequence of words, F-measure, 0 to 1"),
+    ("chrf", r"chrf", "F-score of character n-grams, 0 to 1"),
+    ("sari", r"sari", "n-grams kept, added and left out of the source as the references do"),
     ("cider_d", r"cider_d", "overlap of words weighted by their rarity, 0 to 10"),
     ("fact_f1", r"fact_f1", "harmonic mean of precision and recall over all facts"),
     ("fact_NAME", r"fact_(?!f1$).+", "of references that state the fact, fraction predicted alike"),

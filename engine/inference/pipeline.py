@@ -36,7 +36,7 @@ Predicted = tuple[Any, str | None]
 
 
 EMBED = "embed"
-ABILITIES = ("caption", "transcribe", "classify", "regress", "localize", "segment", "act")
+ABILITIES = ("caption", "transcribe", "classify", "regress", "localize", "segment", "act", "draw")
 """What a task's `ability` may be; each is a method of `Pipeline`."""
 
 

@@ -43,6 +43,11 @@ class MixedSequence(Task):
     frozen decoder writes text as before.
     """
 
+    metric_names: Mapping[str, str] = {
+        "text_match": "fraction of rows whose text is right",
+        "count_match": "fraction of rows with the right number of vectors",
+    }
+
     def __init__(
         self,
         *,

@@ -220,6 +220,7 @@ EACH = [
 UNUSED = {  # parameters that need what only pre-training gives, or lie behind the chosen layer
     "timm layer": ("model.blocks.2", "model.norm", "model.fc_norm"),
     "transformers with a head": ("model.cls",),
+    "patches that overlap": ("missing",),  # every patch was measured
     "hf layer": ("model.layers.2", "model.layernorm"),
     "hf PVT layer": (
         *(f"model.encoder.{name}.{i}" for i in (1, 2, 3) for name in ("patch_embeddings", "block")),

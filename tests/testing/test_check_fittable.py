@@ -98,6 +98,7 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "Lexicon": (TEXTS, {}),
     "LinearBaseline": ([(("a", "b"), SIGNALS[0][:, :4], SIGNALS[0][:, 4:])] * 3, {}),
     "Normalizer": (CHUNKS, {}),
+    "Nucleotides": (["ACGTN", "GGCA"], {}),
     "Preprocessing": (SIGNALS, {"normalize": "fitted"}),
     "Standardizer": ([[1.0, 2.0], [3.0, 5.0]], {}),
 }

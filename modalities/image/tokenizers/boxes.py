@@ -13,7 +13,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from ...base import PositiveFloat, ReadError
+from ...base import PositiveFloat, ReadError, only_read_errors
 from ...signal_tokens import check_ids
 from .encoder import BoxesTokenizer
 
@@ -108,6 +108,7 @@ class BoxTokenizer(BoxesTokenizer):
         return [[(i + 0.5) * width for i in ids[k : k + SIDES]] for k in range(0, len(ids), SIDES)]
 
 
+@only_read_errors("boxes")
 def read(cell: Any) -> list[list[float]]:
     """Return the boxes of a cell: a list of four numbers each, or one such list."""
     try:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ...base import Features, LayerHook, PositiveInt, Sample
+from ...base import Features, LayerHook, PositiveInt, Probability, Sample
 from ..preprocessing import Preprocessing
 from .base import SeriesEncoder, padded
 
@@ -36,7 +36,7 @@ class Patches(SeriesEncoder):
         dim: PositiveInt = 128,
         depth: PositiveInt = 2,
         heads: PositiveInt = 4,
-        dropout: float = 0.0,
+        dropout: Probability = 0.0,
     ) -> None:
         super().__init__(preprocessing, least=patch)
         if dim % heads or dim % 2:

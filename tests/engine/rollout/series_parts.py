@@ -30,7 +30,7 @@ SERIES = Modality(
     preview="series_parts:preview",
     encoders={"linear": "series_parts:Linear"},
     augments={"jitter": "series_parts:Jitter"},
-    sources={"waves": "series_parts:Waves"},
+    sources={"strokes": "series_parts:Waves"},
     envs={"line": "series_parts:Line"},
 )
 PLAIN = Modality(encoders={"linear": "series_parts:Linear"})
@@ -113,7 +113,7 @@ class Waves(Source):
         return [range(i, i + self.length) for i in range(0, len(self), self.length)]
 
     def fingerprint(self) -> str:
-        return f"waves {self.count}"
+        return f"strokes {self.count}"
 
 
 class Line(gymnasium.Env):
@@ -159,10 +159,10 @@ class Line(gymnasium.Env):
 
 
 def write_plugin(folder: Path) -> None:
-    """Write the metadata of an installed package that offers the modality as `series`."""
+    """Write the metadata of an installed package that offers the modality as `stroke`."""
     info = folder / "series_plugin-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: series-plugin\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[sensorium.plugins]\nmodality.series = series_parts:SERIES\n"
+        "[sensorium.plugins]\nmodality.stroke = series_parts:SERIES\n"
     )

@@ -23,7 +23,7 @@ from sensorium.engine.utils import ConfigError
 from sensorium.modalities.modality import Modality
 
 PARTS = Path(__file__).with_name("series_parts.py")
-NAMES = {"in a file": "series_parts:SERIES", "installed": "series"}
+NAMES = {"in a file": "series_parts:SERIES", "installed": "stroke"}
 
 CLASSIFY: dict[str, Any] = {
     "inputs": {"series": {"encoder": "linear", "augment": {"deviation": 0.2}}},
@@ -32,7 +32,7 @@ CLASSIFY: dict[str, Any] = {
             "type": "classification",
             "input": "series",
             "target": "kind",
-            "data": {"train": {"source": "waves"}, "test": {"source": "waves", "count": 1}},
+            "data": {"train": {"source": "strokes"}, "test": {"source": "strokes", "count": 1}},
         }
     },
     "train": {"steps": 3, "batch_size": 4, "optimizer": {"lr": 0.01}, "log_every": 1},
@@ -58,7 +58,7 @@ ACT: dict[str, Any] = {
             "type": "control",
             "prompt": "<state> {instruction}",
             "tokenizer": {"type": "bins", "vocab": 16},
-            "data": {"train": {"source": "waves", "delta_frames": {"action": [0, 3]}}},
+            "data": {"train": {"source": "strokes", "delta_frames": {"action": [0, 3]}}},
         }
     },
     "train": {"steps": 1, "batch_size": 4},
@@ -73,7 +73,7 @@ def name(request: Any, shop: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     monkeypatch.delitem(sys.modules, "series_parts", raising=False)
     monkeypatch.setattr(registry, "_NAMED", {})
     registry._plugins.cache_clear()
-    if request.param == "series":
+    if request.param == "stroke":
         __import__("series_parts").write_plugin(shop.folder)
     yield request.param
     registry._plugins.cache_clear()
@@ -112,7 +112,7 @@ def test_its_options_are_in_the_schema(shop: Any, name: str) -> None:
     text = json.dumps(rule["then"])
     assert '"deviation"' in text and '"linear"' in text
     sources = result["$defs"]["DataSection"]["allOf"]
-    assert "waves" in [rule["if"]["properties"]["source"]["const"] for rule in sources]
+    assert "strokes" in [rule["if"]["properties"]["source"]["const"] for rule in sources]
 
 
 def test_its_simulator_is_driven(shop: Any, name: str) -> None:
@@ -145,8 +145,8 @@ def test_its_simulator_can_be_named_in_full(shop: Any, name: str) -> None:
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "another name": (
-        {"modality": "serie"},
-        r"inputs\.series\.modality: no modality is called 'serie'.*your own: package\.module",
+        {"modality": "strok"},
+        r"inputs\.series\.modality: no modality is called 'strok'.*your own: package\.module",
     ),
     "an encoder": (
         {"modality": "series_parts:Linear"},

@@ -30,6 +30,9 @@ def test_tokens_lie_where_they_sound(name: str) -> None:
     if name == "clap embedding":
         assert features.tokens.shape[1] == 1
         return
+    if name == "tokens":  # runs of a unit are one token
+        assert features.grid is None and features.codes is not None
+        return
     assert features.grid and features.spacing and features.origin and encoder.blocks()
     if len(features.grid) > 1:
         return  # patches of a spectrogram
@@ -50,7 +53,7 @@ def test_what_lies_in_padding_changes_nothing(name: str) -> None:
     if "mask" not in inputs or inputs["mask"].shape != inputs[key].shape[:2]:
         pytest.skip("pads nothing: it hears a window of one length")
     torn = {**inputs, key: inputs[key].clone()}
-    torn[key][~inputs["mask"]] = 1e4
+    torn[key][~inputs["mask"]] = 1e4 if inputs[key].is_floating_point() else 1
     assert torch.allclose(encoder(**torn).tokens, encoder(**inputs).tokens, atol=1e-5)
 
 

@@ -58,7 +58,7 @@ def test_names_say_whether_they_carry_weights(part: Any, name: str, carries: boo
 def test_taps_and_token_masks_of_a_plain_vit() -> None:
     torch.manual_seed(0)
     encoder = Timm("vit_tiny_patch16_224", VIT, mask_token=True).eval()
-    assert encoder.supports == {"hidden_states", "layer_hooks", "token_mask"}
+    assert encoder.supports == {"hidden_states", "layer_hooks", "targets", "token_mask"}
     inputs = {"pixel_values": torch.randn(2, 3, 32, 32)}
     plain, seen = encoder(**inputs), []
 

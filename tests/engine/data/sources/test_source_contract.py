@@ -163,12 +163,16 @@ NAMED: dict[str, Callable[[Path], Options] | Options] = {
     "sounds": {"split": "train", "count": 3},
     "talker": SPEECH,
     "talker_lips": SPEECH,
+    "ecg": {"split": "train", "count": 3},
+    "series_windows": {"name": "sunspots", "context": 40, "horizon": 10, "stride": 60},
+    "waves": {"split": "train", "count": 3},
     "webdataset": shard,
 }
 FILES = "sensorium.engine.data.sources."
 """The package whose classes the names of the registry stand for."""
 NEEDS = {
-    "metaworld": "metaworld", "phantom": "monai", "sounds": "soundfile",
+    "metaworld": "metaworld", "phantom": "monai", "series_windows": "statsmodels",
+    "sounds": "soundfile",
     "talker": "espeakng_loader", "talker_lips": "espeakng_loader",
 }  # fmt: skip
 
