@@ -231,7 +231,7 @@ def test_every_part_of_the_registries_is_in_the_matrix() -> None:
         *("grounded", "referring", "segmentation"),  # of a volume or picture and its mask
         *("forecast", "generation", "image_tokens"),  # of a signal as the target
         *("listening", "signal_generation"),  # of a signal's own tokens
-        *("masked_lm", "perturbed_captioning"),  # of texts alone
+        *("masked_answer", "masked_lm", "replaced_token", "perturbed_captioning"),  # of texts alone
         "masked_signal",  # of encoders that return targets
     }
     """Tasks that need other rows than these."""
