@@ -43,6 +43,11 @@ class Candidates:
     def prefix(self, width: int) -> Candidates:
         return replace(self, vectors=prefix(self.vectors, width))
 
+    def without_queue(self) -> Tensor:
+        """Return the vectors of the rows and the hard negatives."""
+        queued = 0 if self.excluded is None else self.excluded.shape[1]
+        return self.vectors[: len(self.vectors) - queued]
+
     def with_queue(self, vectors: Tensor, excluded: Tensor) -> Candidates:
         """Return the same with the rows of a queue `[K, D]` at the end."""
         row = torch.cat([self.row, self.row.new_full((len(vectors),), -1)])

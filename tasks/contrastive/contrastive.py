@@ -271,7 +271,7 @@ class Contrastive(Towers):
         reached = min(1.0, ctx.progress / self.flops_warmup) ** 2 if self.flops_warmup else 1.0
         candidates = {name: sides.candidates[name] for name in self.options.flops}
         values = [
-            self.options.flops[name] * flops(side.vectors[side.row >= 0])
+            self.options.flops[name] * flops(side.without_queue())
             for name, side in candidates.items()
         ]
         return reached * torch.stack(values).sum()

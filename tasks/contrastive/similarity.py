@@ -102,6 +102,7 @@ def to_json(vectors: Tensor, similarity: str) -> list[Any]:
     indices; with `maxsim` a list of the real tokens' vectors."""
     if similarity == "cosine":
         return list(vectors.tolist())
+    vectors = vectors.cpu()  # on the meta device it raises what `tolist` does
     if similarity == "maxsim":
         return [row[row.any(-1)].tolist() for row in vectors]
     rows = []

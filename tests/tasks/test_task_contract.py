@@ -49,6 +49,13 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "matryoshka": [8],
         },
         {"streams": ["image", "state"], "dim": None, "similarity": "maxsim"},
+        {
+            "streams": ["image", "state"],
+            "dim": None,
+            "similarity": "dot",
+            "flops": {"state": 0.1},
+            "flops_warmup": 0.0,
+        },
         {"streams": ["image", "state"], "dim": 16, "loss": "cosent", "scores": "score"},
     ],
     "control": [
