@@ -113,7 +113,7 @@ def margin_mse(positive: Tensor, negative: Tensor, row: Tensor, scores: Tensor) 
     positive: `[B]`. negative, row: `[M]`, one of each negative, the same row's in its order.
     scores: `[B, 1 + M]` of the teacher, of the positive and then of the row's negatives.
     """
-    counts = row.bincount(minlength=len(positive))
+    counts = count_rows(row, len(positive))
     order = row.argsort(stable=True)
     place = torch.empty_like(row)
     place[order] = (
@@ -122,3 +122,10 @@ def margin_mse(positive: Tensor, negative: Tensor, row: Tensor, scores: Tensor) 
     target = scores[row, 0] - scores[row, 1 + place]
     errors = (positive[row] - negative - target).square()
     return (errors / counts[row]).sum()
+
+
+def count_rows(row: Tensor, rows: int) -> Tensor:
+    """Return `[B]`, how often each row stands in `row [M]`; on the meta device too."""
+    return torch.zeros(rows, dtype=torch.long, device=row.device).index_add(
+        0, row, torch.ones_like(row)
+    )

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..batch import Batch
 from ..common import all_gather_with_grad
 from .candidates import Comparison
-from .losses import cosent, margin_mse, prefix
+from .losses import cosent, count_rows, margin_mse, prefix
 from .metrics import RetrievalMetrics
 from .similarity import compare_rows
 
@@ -52,7 +52,7 @@ def scored_loss(
         compare_rows(similarity, queries[row], vectors)
         for (vectors, _), row in zip(negatives, rows, strict=True)
     ]
-    check_scores(batch, torch.cat(rows).bincount(minlength=len(batch)) + 1)
+    check_scores(batch, count_rows(torch.cat(rows), len(batch)) + 1)
     return margin_mse(own, torch.cat(wrong), torch.cat(rows), scores)
 
 
