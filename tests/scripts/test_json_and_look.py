@@ -94,7 +94,7 @@ def test_every_verb_prints_json(name: str) -> None:
 
 def test_json_of_the_verbs(run: Run, home: Path) -> None:
     report = value_of(run, "check", "tiny.yaml")
-    assert {"components", "notes", "flops", "memory", "stages"} == set(report)
+    assert {"components", "notes", "flops", "memory", "stages", "steps"} == set(report)
     assert value_of(run, "train", "tiny.yaml", "--overwrite") == {"run": "runs/tiny"}
     scores = value_of(run, "evaluate", "runs/tiny")
     assert 0 <= scores["digit"]["accuracy"] <= 1

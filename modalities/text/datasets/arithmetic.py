@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...base import PositiveInt, Source
+from ...base import Count, PositiveInt, Source
 
 SPLITS = {"train": 0, "test": 1}
 
@@ -31,7 +31,7 @@ class Arithmetic(Source):
         rows: PositiveInt = 10_000,
         terms: PositiveInt = 3,
         largest: PositiveInt = 99,
-        seed: int = 0,
+        seed: Count = 0,
     ) -> None:
         if terms < 2:
             raise ValueError(f"terms: found {terms}, expected 2 or more")

@@ -144,6 +144,7 @@ NAMED: dict[str, Callable[[Path], Options] | Options] = {
     "kaldi": made.kaldi,
     "coco_objects": made.coco_objects,
     "bids": made.bids,
+    "arithmetic": {"split": "train", "rows": 3},
     "audiofolder": folder_of_sounds,
     "coco": coco,
     "commonvoice": commonvoice,
