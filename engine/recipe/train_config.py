@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
@@ -130,18 +131,35 @@ class TaskWeight(Strict):
         return self.weight + share * (self.until_weight - self.weight)
 
 
+ERROR = re.compile(
+    r"(^|_)(loss|perplexity|wer|cer|r?mse|mae|mase|l1|xsim|median_rank|jerk|missed|error|hd95"
+    r"|distance|delay|false_stops|gap)(_|$)"
+)
+"""Names of metrics of which less is better."""
+
+
 class Validate(Strict):
     """Validation while training, on the split `validation` or on the rows that `holdout` keeps.
 
-    metric: `task/metric`, whose best weights are kept. patience: validations without a better
-    value after which training ends.
+    metric: `task/metric`, whose best weights are kept. mode: whether its best value is the largest
+    (`max`) or the smallest (`min`); by default the smallest of an error (a loss, perplexity, error
+    rate, distance) and the largest of anything else. patience: validations without a better value
+    after which training ends.
     """
 
     every: PositiveInt
     metric: str | None = None
-    mode: Literal["max", "min"] = "max"
+    mode: Literal["max", "min"] | None = None
     patience: PositiveInt | None = None
     batches: PositiveInt | None = None
+
+    @property
+    def minimizes(self) -> bool:
+        """Whether the best value of the metric is the smallest."""
+        if self.mode is not None:
+            return self.mode == "min"
+        name = (self.metric or "").rpartition("/")[2]
+        return ERROR.search(name) is not None
 
 
 class Checkpoint(Strict):

@@ -69,9 +69,7 @@ class Validator:
     def _better(self, step: int, value: float) -> bool:
         old = self.state.get("value")
         better = (
-            old is None
-            or math.isnan(old)
-            or (value > old if self.rule.mode == "max" else value < old)
+            old is None or math.isnan(old) or (value < old if self.rule.minimizes else value > old)
         )
         if better:
             self.state = {"value": value, "step": step, "since": 0}

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from sensorium.engine.data import SkippedRows
 from sensorium.engine.evaluation import Evaluator
 from sensorium.engine.evaluation.evaluator import EvaluationResult
+from sensorium.engine.recipe import Validate
 from sensorium.engine.utils import read_metrics
 
 
@@ -23,14 +24,16 @@ def held(**rule: Any) -> dict[str, Any]:
     }
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
-    """Validation says what is written here."""
+def scripted(
+    monkeypatch: pytest.MonkeyPatch, values: list[float], metric: str = "accuracy"
+) -> None:
+    """Let validation return these values of a metric."""
     left = iter(values)
 
     def score(self: Any, rows: Any, **options: Any) -> EvaluationResult:
         self.model.eval()
         value = 0.0 if options.get("limit") == 1 else next(left)  # one batch: is there a metric?
-        return EvaluationResult({"accuracy": value}, [], [], [], SkippedRows())
+        return EvaluationResult({metric: value}, [], [], [], SkippedRows())
 
     monkeypatch.setattr(Evaluator, "score", score)
 
@@ -95,3 +98,29 @@ def test_validation_changes_no_loss(shop: Any) -> None:
     lines = read_metrics(shop.folder / "with")
     result = [x["step"] for x in lines if "validation" in x]
     assert result == [2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.parametrize(
+    ("metric", "smallest"),
+    [
+        *((f"speak/{name}", True) for name in ("wer", "cer", "l1_gripper", "age/mae", "rmse")),
+        *((f"speak/{name}", True) for name in ("unigram_loss", "loss", "perplexity", "last_mase")),
+        *((f"speak/{name}", True) for name in ("image_to_text_median_rank", "centre_error")),
+        *((f"speak/{name}", False) for name in ("accuracy", "image_to_text_recall@1", "r2", "map")),
+        *((f"speak/{name}", False) for name in ("mrr", "fact_f1", "exact_match", "iou")),
+        *((f"speak/{name}", False) for name in ("last_word_accuracy", "token_accuracy", "auroc")),
+    ],
+)
+def test_the_best_value_of_an_error_is_the_smallest(metric: str, smallest: bool) -> None:
+    assert Validate(every=1, metric=metric).minimizes is smallest
+    assert Validate(every=1, metric=metric, mode="max").minimizes is False
+    assert Validate(every=1, metric=metric, mode="min").minimizes is True
+
+
+def test_training_on_a_loss_keeps_the_weights_of_the_smallest(
+    shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = shop.recipe(held(patience=1, metric="digit/loss"))
+    scripted(monkeypatch, [0.9, 0.5, 0.6], "loss")
+    shop.train(recipe, "run")
+    assert shop.losses("run")[-1][0] == 6
