@@ -74,8 +74,7 @@ class TransformersVision(Encoder):
         self.model: Any = hf.build(self.tower)
         self.arguments = tuple(inspect.signature(self.model.forward).parameters)
         self.processor = hf.processor(self.whole, self.tower.config, processor)
-        self.packed = "grid_thw" in "".join(self.arguments)
-        self.merge = 1
+        self.packed, self.merge = "grid_thw" in "".join(self.arguments), 1
         self.clip, self.processor = fit_clips(self.tower, self.processor)
         if self.packed:  # pictures of one number of patches are encoded together
             self.batch_invariant = False
@@ -87,6 +86,7 @@ class TransformersVision(Encoder):
         else:
             self._fit_size()
         self.dim = self._width()
+        self.supports = self.supports if self.blocks() else frozenset()
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
