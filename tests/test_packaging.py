@@ -69,6 +69,7 @@ def names(requirements: list[str]) -> set[str]:
     return {canonicalize_name(Requirement(each).name) for each in requirements}
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_declared(project: dict[str, Any]) -> None:
     """An import that only a dependency of a dependency brings breaks without a warning."""
     extras = project["project"]["optional-dependencies"]

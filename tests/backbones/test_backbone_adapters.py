@@ -59,7 +59,7 @@ def dead(model: nn.Module) -> list[str]:
     return [n for n, p in trained if p.grad is None or not p.grad.any()]
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(6)
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapters_train_are_saved_and_merged(kind: str, make: Callable[..., Any]) -> None:
     lora = {"r": 2}
@@ -86,7 +86,7 @@ def tables(model: Any) -> list[str]:
     return [names[id(model.table)], names[id(model.head)]]
 
 
-@pytest.mark.quick_share(5)
+@pytest.mark.quick_share(15)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("added", [0, 3])
 @pytest.mark.parametrize("which", [0, 1])

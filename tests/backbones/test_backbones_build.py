@@ -47,6 +47,7 @@ def test_built_in_configurations_take_the_tokenizers_size(
         model.load()
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("kind", [*STACKS, *PAIRS])
 def test_local_checkpoints_are_bit_exact(
     kind: str, tmp_path: Path, configs: Any, tokenizer: Any

@@ -41,7 +41,7 @@ def moved(row: Tensor, at: int) -> Tensor:
     return row
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(9)
 @pytest.mark.parametrize(("kind", "how", "attn"), ALL)
 def test_who_sees_whom(
     kind: str, how: Attention, attn: str, build: Callable[..., Any], padded: Callable[..., Features]
@@ -60,6 +60,7 @@ def test_who_sees_whom(
     ).all()
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(("kind", "attn"), [(k, a) for k in WIDE for a in ("sdpa", "eager")])
 @pytest.mark.parametrize("how", KINDS)
 def test_the_context_sees_itself_and_nothing_after(
@@ -77,7 +78,7 @@ def test_the_context_sees_itself_and_nothing_after(
     assert bool(changed[:4].any()) == (how != "causal")
 
 
-@pytest.mark.quick_share(4)
+@pytest.mark.quick_share(12)
 @pytest.mark.parametrize(("kind", "how", "attn"), READS)
 def test_read_and_forward_are_one_pass(
     kind: str, how: Attention, attn: str, build: Callable[..., Any], padded: Callable[..., Features]

@@ -61,7 +61,7 @@ def test_greedy_is_a_loop_over_forward(
     assert result.unique().numel() > 2  # a model that repeats itself would agree with anything
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(9)
 @pytest.mark.parametrize("pad_is_eos", [False, True])
 @pytest.mark.parametrize("kind", [*STACKS, *MORE, *PAIRS, "gemma2", "bloom", "mamba2"])
 @torch.no_grad()

@@ -120,6 +120,7 @@ def test_packed_documents(kind: str, attn: str, make: Callable[..., Masked]) -> 
         torch.testing.assert_close(logits[:, start:stop], alone, **CLOSE)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("kind", list(CONFIGS))
 def test_on_the_meta_device(kind: str, tokenizer: Any) -> None:
     tokenizer.mask_id = 3

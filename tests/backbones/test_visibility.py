@@ -38,6 +38,7 @@ def depends(output: Tensor, on: Tensor) -> Tensor:
     return gradient[0].abs().sum(1) > 0
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(("kind", "attn"), STACKS)
 def test_constants_are_the_names(kind: str, attn: str, build: Callable[..., Any]) -> None:
     model = build(kind, attn=attn)
@@ -75,6 +76,7 @@ def test_packed_documents_have_the_logits_they_have_alone(
         torch.testing.assert_close(logits[r, start:stop], alone, **CLOSE)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(("kind", "attn"), STACKS)
 def test_documents_that_begin_in_the_context(
     kind: str, attn: str, build: Callable[..., Any]
@@ -97,6 +99,7 @@ def test_documents_that_begin_in_the_context(
         torch.testing.assert_close(hidden[:, 2:], model(embeds[:, 2:]), **CLOSE)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(("kind", "attn"), STACKS)
 def test_facets_are_passes_of_their_own(kind: str, attn: str, build: Callable[..., Any]) -> None:
     model = build(kind, attn=attn)
@@ -176,6 +179,7 @@ def test_a_schedule_scales_the_attention_to_later_positions() -> None:
     torch.testing.assert_close((scores + bias[0, 0]).softmax(1), expected)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(("kind", "attn"), [*STACKS, ("t5", "sdpa"), ("bart", "eager")])
 def test_windows_by_layer(kind: str, attn: str, build: Callable[..., Any]) -> None:
     model = build(kind, attn=attn)
@@ -195,7 +199,7 @@ def test_windows_by_layer(kind: str, attn: str, build: Callable[..., Any]) -> No
         assert reach(CAUSAL.with_windows({1: 2})) == [True] * 7 + [False]
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(9)
 @pytest.mark.parametrize(("kind", "attn"), STACKS)
 @torch.no_grad()
 def test_generation_goes_on_from_the_last_document(

@@ -43,6 +43,7 @@ def table() -> str:
     return errors_table()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PLACES if name not in ("StopTraining",)])
 def test_every_text_of_an_error_is_listed(name: str, table: str) -> None:
     """Each literal of an error that is raised stands on the page."""

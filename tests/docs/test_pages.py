@@ -114,6 +114,7 @@ def _line(name: str, folder: Path, rng: np.random.Generator) -> Callable[[int], 
     return write
 
 
+@pytest.mark.slow
 def test_every_part_and_verb_is_in_the_reference() -> None:
     from sensorium.engine.recipe import registered
     from sensorium.scripts.app import app

@@ -227,6 +227,7 @@ def test_a_run_is_taken_up_where_it_stopped(tmp_path: Path) -> None:
     assert coverage.chosen_rows(["causal/llama"], done) == ["causal/llama"]
 
 
+@pytest.mark.slow
 def test_a_limit_is_no_error_of_the_row() -> None:
     def run(row: str, report: Report) -> None:
         report("first", "ok")

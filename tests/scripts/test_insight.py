@@ -41,6 +41,7 @@ def run(*words: str) -> int:
     return int(code or 0)
 
 
+@pytest.mark.slow
 def test_layers_of_several_encoders_in_one_table(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["analyze", "probe.yaml", "logme", "inputs.image.encoder.name=test_vit,test_resnet"]
     assert run(*words, "--limit", "30", "--json") == 0
@@ -87,6 +88,7 @@ def test_a_sweep_tables_one_run_for_each_value(swept: list[dict[str, object]]) -
     assert all("digit/accuracy" in row["scores"] for row in swept)  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_finished_cell_is_not_run_again(
     swept: list[dict[str, object]],
     monkeypatch: pytest.MonkeyPatch,

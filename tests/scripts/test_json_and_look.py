@@ -86,6 +86,7 @@ PRINT_JSON = {"generate", "schema", "serve"}
 """Verbs that print JSON anyway, or answer requests with it."""
 
 
+@pytest.mark.quick_share(2)
 @pytest.mark.parametrize("name", sorted(commands()))
 def test_every_verb_prints_json(name: str) -> None:
     options = [option for p in commands()[name].params for option in p.opts]

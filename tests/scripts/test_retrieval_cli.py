@@ -145,6 +145,7 @@ FORMS: dict[str, list[str]] = {
 }
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("form", FORMS)
 def test_an_index_of_another_form_finds_a_picture_by_itself(
     index: str, trained: str, run: Run, form: str

@@ -199,7 +199,7 @@ QUESTION = {"question": "what?", "instruction": "push it", "x": 2}
 CASES = [(name, i) for name in OPTIONS for i in range(len(OPTIONS[name]))]
 
 
-@pytest.mark.quick_share(2)
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize(("name", "case"), CASES)
 def test_a_task_meets_the_contract(name: str, case: int) -> None:
     options = dict(OPTIONS[name][case])

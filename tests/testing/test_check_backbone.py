@@ -45,6 +45,7 @@ CASES: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
 UNUSED = {"masked": ("model.cls.predictions.bias",)}
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("case", list(CASES))
 def test_the_packages_own_backbones_meet_the_contract(case: str) -> None:
     cls, options = CASES[case]

@@ -31,6 +31,7 @@ def same(tokens: Tensor, mask: Tensor) -> Tensor:
     return tokens
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("kind", [*STACKS, *PAIRS])
 def test_an_identity_hook_changes_no_bit(
     kind: str, build: Callable[..., Any], padded: Callable[..., Features]

@@ -148,6 +148,7 @@ def test_geometry_is_that_of_the_cache(model: Model) -> None:
     assert torch.equal(plain.mask, stored.mask)
 
 
+@pytest.mark.slow
 @pytest.mark.quick_share(3)
 @pytest.mark.parametrize("batch_size", [1, 4, 6])
 def test_embeddings_are_those_of_the_row_alone(

@@ -63,6 +63,7 @@ def test_a_task_explains_metrics_of_its_own() -> None:
     assert "fraction of rows that please" in text and "harmonic mean" in text
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(("name", "case"), CASES)
 def test_the_metrics_of_every_task_are_explained(name: str, case: int) -> None:
     options: dict[str, Any] = dict(OPTIONS[name][case])

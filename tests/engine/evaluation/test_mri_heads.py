@@ -106,6 +106,7 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
+@pytest.mark.slow
 def test_from_the_cache_the_losses_are_the_same(run: tuple[Path, Path], tmp_path: Path) -> None:
     """Hidden layers and masks of different shapes are kept too."""
     rows, folder = run

@@ -158,6 +158,7 @@ WEAK = {"encoder": {"type": "planted_parts:Pixels", "scale": 0.001}}
 BROKEN = {"connector": "planted_parts:Broken"}
 
 
+@pytest.mark.slow
 @pytest.mark.quick_share(4)
 @pytest.mark.parametrize(
     ("image", "badge", "used"),

@@ -90,6 +90,7 @@ def test_a_copy_runs_its_own_weights() -> None:
     assert float(other(**batch).tokens.abs().sum()) == 0
 
 
+@pytest.mark.slow
 def test_check_counts_it_and_refuses_a_recipe_without_blocks() -> None:
     needed = [check(recipe(on)).memory["describe"] for on in (False, True)]
     assert needed[1] < needed[0]

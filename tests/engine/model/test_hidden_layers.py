@@ -76,6 +76,7 @@ def recipe(shop: Any, *changes: Any) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["group", "layer"])
 def test_a_probe_on_weighted_layers_learns_alike_cached_and_not(shop: Any, norm: str) -> None:
     settings = {"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer"}

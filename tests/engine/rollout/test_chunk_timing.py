@@ -49,7 +49,7 @@ def test_every_form_is_in_the_table() -> None:
     )
 
 
-@pytest.mark.quick_share(12)
+@pytest.mark.quick_share(36)
 @pytest.mark.filterwarnings("ignore:.*share an object:UserWarning")  # that is its purpose
 @pytest.mark.parametrize(
     ("name", "window", "start_order"),
@@ -73,7 +73,7 @@ def test_the_demonstration_is_executed_as_it_was_recorded(
             np.testing.assert_allclose(actions, expected, atol=0.3)
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(9)
 @pytest.mark.parametrize(("name", "window", "start_order"), CASES, ids=str)
 def test_act_begins_with_the_action_of_now(
     name: str, window: tuple[int, int], start_order: int, monkeypatch: pytest.MonkeyPatch

@@ -59,6 +59,7 @@ def inputs(recipe: Recipe, section: Env) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_policy_of_pixels_is_told_neither_object_nor_goal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

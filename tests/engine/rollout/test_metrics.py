@@ -90,6 +90,7 @@ def test_a_gif_has_its_frames_and_loops(tmp_path: Path, fps: float, pause: int) 
             np.testing.assert_array_equal(np.asarray(film.convert("RGB")), frame)
 
 
+@pytest.mark.slow
 def test_an_mp4_has_its_frames_with_even_sides(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     with av.open(str(write_video(tmp_path / "film.mp4", FRAMES, 12.5))) as film:

@@ -217,6 +217,7 @@ def test_several_processes_take_no_numbered_device(
         train(parse_recipe(RECIPE), workdir / "run", show=False, device="cuda:1")
 
 
+@pytest.mark.slow
 def test_training_and_all_that_follows_run_on_the_picked_device(
     workdir: Path, picked: torch.device
 ) -> None:

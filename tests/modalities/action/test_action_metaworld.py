@@ -141,6 +141,7 @@ def test_many_environments_draw_side_by_side(seen: MetaWorld) -> None:
     np.testing.assert_array_equal(seen.picture("topview"), alone["topview"])
 
 
+@pytest.mark.slow
 def test_a_machine_that_cannot_draw_says_what_to_install() -> None:
     """In a process of its own: MuJoCo chooses how to draw when it is imported."""
     code = (

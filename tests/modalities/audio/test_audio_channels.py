@@ -28,6 +28,7 @@ def tone(frequency: float, rate: int) -> Sound:
     return Sound(np.sin(2 * np.pi * frequency * time).astype(np.float32)[None], rate)
 
 
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize("source,target", list(itertools.permutations(RATES, 2)))
 def test_resampling_folds_no_tone_and_keeps_the_others(source: int, target: int) -> None:
     half = min(source, target) / 2

@@ -23,6 +23,7 @@ def batch(encoder: Encoder, sounds: list[Sound]) -> dict[str, Tensor]:
     return encoder.collate([encoder.processor.prepare(sound) for sound in sounds])
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("name", AUDIO)
 def test_tokens_lie_where_they_sound(name: str) -> None:
     encoder = build("audio", name)
@@ -43,6 +44,7 @@ def test_tokens_lie_where_they_sound(name: str) -> None:
         assert seconds - 2 * features.spacing[0] - 0.02 < last < seconds + features.spacing[0]
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("name", AUDIO)
 def test_what_lies_in_padding_changes_nothing(name: str) -> None:
     encoder = build("audio", name)
@@ -70,6 +72,7 @@ def test_a_hook_replaces_the_last_layer(name: str) -> None:
     assert torch.equal(features.tokens, features.mask[..., None].expand_as(features.tokens).float())
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("name", AUDIO)
 def test_silence_is_finite_and_nothing_is_refused(name: str) -> None:
     encoder = build("audio", name)

@@ -128,6 +128,7 @@ def test_a_recording_is_the_same_in_any_order_and_process() -> None:
         assert np.array_equal(remote[1].samples, local[1])
 
 
+@pytest.mark.slow
 def test_every_variant_and_accent_can_be_heard() -> None:
     voices = [Voice("en-us", name) for name in VARIANTS]
     voices += [Voice(name, "m1") for name in ACCENTS[1:]]

@@ -47,7 +47,7 @@ def adapted(contract: EncoderContract, seed: int) -> Encoder:
     return encoder
 
 
-@pytest.mark.quick_share(20)
+@pytest.mark.quick_share(40)
 @pytest.mark.parametrize(("modality", "name"), EACH)
 def test_adapters_train_are_saved_and_merged(modality: str, name: str) -> None:
     built = contract(modality, name)

@@ -13,7 +13,7 @@ from sensorium.modalities.text.open_clip import OpenClipText
 from sensorium.testing.encoders import check_encoder
 
 
-@pytest.mark.quick_share(6)
+@pytest.mark.quick_share(12)
 @pytest.mark.parametrize(("modality", "name"), EACH)
 def test_an_encoder_meets_the_contract(modality: str, name: str) -> None:
     kind, options = CASES[modality][name]

@@ -11,7 +11,7 @@ from sensorium.modalities.image.read import read
 FLAT = [name for name in IMAGE if name not in ("frames", "hf SigLIP 2", "pixels")]
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(6)
 @pytest.mark.parametrize("name", FLAT)
 def test_tokens_tile_the_image(name: str) -> None:
     encoder = build("image", name)

@@ -34,6 +34,7 @@ TIMM = [
 ]
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("name", TIMM)
 def test_timm(name: str) -> None:
     with torch.device("meta"):
@@ -80,6 +81,7 @@ CLIP = [
 ]
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("name", CLIP)
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
 def test_open_clip(name: str, mode: str) -> None:
@@ -117,6 +119,7 @@ def test_transformers(name: str) -> None:
         assert all(torch.equal(sample[key], want[key][0]) for key in want)
 
 
+@pytest.mark.slow
 def test_transformers_without_a_checkpoint_prepares_at_the_models_size() -> None:
     def shape(**config: Any) -> torch.Size:
         with torch.device("meta"):

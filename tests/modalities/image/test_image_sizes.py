@@ -68,7 +68,7 @@ def loaded(name: str, **options: Any) -> TransformersVision:
     return encoder
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(9)
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_larger_picture_gives_a_larger_grid(tmp_path: Path, kind: str) -> None:
     """By the processor's size alone, or with the size in the configuration: the same tokens; at

@@ -121,6 +121,7 @@ def test_held_out_pairs_are_shown_there_and_nowhere_else() -> None:
     assert shown == {(c, s) for c in COLOURS for s in SHAPES} - held
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_caption_says_what_its_picture_shows(split: str) -> None:
     for row in rows(split)[:300]:

@@ -87,6 +87,7 @@ def test_a_volume_has_one_name_however_rows_are_cut() -> None:
         assert other.cell_key(0, "volume") != series.cell_key(0, "volume")
 
 
+@pytest.mark.slow
 def test_a_series_belongs_to_its_study() -> None:
     source = Phantom(**SMALL)
     assert len(source) == 12 * 4

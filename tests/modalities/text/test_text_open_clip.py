@@ -58,6 +58,7 @@ def encoded(encoder: Any, texts: list[str], **options: Any) -> Any:
     return encoder(**batch, **options)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("tower", TOWERS)
 def test_open_clip_parity(
     tower: str, tmp_path: Path, save_tokenizer: Save, save_clip: Save

@@ -13,6 +13,7 @@ from torch import nn
 STEPS = 12
 
 
+@pytest.mark.quick_share(3)
 def test_the_loss_is_a_sum_over_rows_and_reaches_everything(joined: Any, rows: Any) -> None:
     data = rows()
     joined.eval()  # the latent of the VAE is drawn in training
@@ -24,6 +25,7 @@ def test_the_loss_is_a_sum_over_rows_and_reaches_everything(joined: Any, rows: A
     assert all(p.grad is not None for p in [*joined.task.parameters(), *joined.state.parameters()])
 
 
+@pytest.mark.quick_share(3)
 def test_padded_actions_decide_nothing(joined: Any, rows: Any) -> None:
     joined.eval()
     data, other = rows(), rows()
@@ -36,6 +38,7 @@ def test_padded_actions_decide_nothing(joined: Any, rows: Any) -> None:
     assert not torch.allclose(joined.loss(moved).total, joined.loss(data).total)
 
 
+@pytest.mark.quick_share(3)
 def test_predictions_are_chunks_that_metrics_take(joined: Any, rows: Any) -> None:
     data = rows()
     result = joined.predict(data)
@@ -50,6 +53,7 @@ def test_predictions_are_chunks_that_metrics_take(joined: Any, rows: Any) -> Non
     assert ("token_accuracy" in values) == joined.task.action_decoder.discrete
 
 
+@pytest.mark.quick_share(3)
 def test_a_robot_asks_without_actions(joined: Any, rows: Any) -> None:
     """A row of a rollout gives what it would with its actions; the batch does not matter."""
     data = rows()

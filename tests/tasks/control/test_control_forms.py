@@ -51,6 +51,7 @@ def memory_of(joined: Any, data: Any) -> Any:
     return joined.backbone.prefill(context_of(joined, data), "block")
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("kind", ["causal", "seq2seq"])
 @pytest.mark.parametrize("case", ALLOWED)
 def test_no_foreign_id_is_ever_said(join: Any, rows: Any, case: str, kind: str) -> None:

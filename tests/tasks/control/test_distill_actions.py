@@ -96,6 +96,7 @@ def test_a_student_with_the_expert_s_features_acts_as_the_expert(
     torch.testing.assert_close(loss.total, built.expert.loss(built.batch, built.encode).total)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "part"), [({}, "distance"), ({"distill_weight": 0.0, "action_weight": 1.0}, "l1")]
 )

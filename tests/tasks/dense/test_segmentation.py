@@ -140,6 +140,7 @@ def fit(task: Segmentation, batch: Batch, encode: Any, rate: float, steps: int) 
         optimizer.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [2, 3])
 def test_it_learns_a_mask_and_scores_it_in_its_own_space(axes: int) -> None:
     """Tokens of two codes; the mask is where one of them stands, on a grid twice as fine."""
@@ -161,6 +162,7 @@ def test_it_learns_a_mask_and_scores_it_in_its_own_space(axes: int) -> None:
     assert predictions[0]["size"] == pytest.approx(float(voxels))  # voxels of 1 x 1 x 1
 
 
+@pytest.mark.slow
 @pytest.mark.quick_share(2)
 @pytest.mark.parametrize(("prior", "learned"), [(0.01, True), (0.5, False)])
 def test_a_small_mask_is_given_up_by_a_head_that_begins_at_a_half(

@@ -83,6 +83,7 @@ def recipe(kind: str, data: str, *objectives: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.quick_share(2)
 @pytest.mark.parametrize("kind", NAMES)
 def test_a_recipe_is_checked_trained_and_evaluated(kind: str, tmp_path: Any) -> None:
     from sensorium import load
@@ -143,6 +144,7 @@ def masked_recipe(data: str, encoder: dict[str, Any], **options: Any) -> dict[st
     }
 
 
+@pytest.mark.slow
 def test_an_encoder_is_trained_exported_and_continued(tmp_path: Any) -> None:
     """The disposable decoders stay behind; masked-LM training goes on from the encoder alone."""
     from sensorium import load

@@ -85,6 +85,7 @@ def test_gradients_reach_the_stream_and_the_decoder(batch_of, encode, backbone) 
     assert all(p.grad is not None for p in backbone.parameters())
 
 
+@pytest.mark.slow
 def test_it_learns_and_says_what_it_learned(batch_of, encode, make_backbone) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
     backbone = make_backbone()

@@ -59,6 +59,7 @@ def test_a_uniform_reference_and_a_power_of_zero_change_nothing(  # type: ignore
     torch.testing.assert_close(loss.total, make().loss(batch_of(task), encode.on(backbone)).total)
 
 
+@pytest.mark.slow
 def test_words_that_only_the_picture_tells_weigh_more(  # type: ignore[no-untyped-def]
     batch_of, encode, backbone, make_backbone
 ) -> None:

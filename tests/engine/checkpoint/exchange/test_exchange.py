@@ -65,6 +65,7 @@ def vectors(model: Any, stream: str, raws: list[Any]) -> torch.Tensor:
     return pooled
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2"])
 def test_dual_towers(kind: str, tmp_path: Path) -> None:
     folder, length = tmp_path / kind, {"max_position_embeddings": 12}

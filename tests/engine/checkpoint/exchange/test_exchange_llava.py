@@ -103,6 +103,7 @@ def test_a_run_that_is_no_llava_says_which_part(llava: Path, tmp_path: Path) -> 
         assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_into_an_export(llava: Path, tmp_path: Path) -> None:
     from sensorium.engine.checkpoint import save_run
     from sensorium.engine.model import compose, resolve_and_fit

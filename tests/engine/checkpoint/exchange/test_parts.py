@@ -73,6 +73,7 @@ def lively(backbone: Any) -> None:
                 parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("added", [0, 3])
 @pytest.mark.parametrize("lora", [False, True])

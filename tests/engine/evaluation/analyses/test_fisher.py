@@ -57,6 +57,7 @@ def test_a_part_that_the_loss_does_not_read_is_named(subject: Subjects) -> None:
         analyze(subject("digit", limit=2), "fisher", {"part": "backbone"})
 
 
+@pytest.mark.slow
 def test_the_best_layer_alone_learns_more_than_the_worst(
     make_subject: Callable[..., Subject],
 ) -> None:

@@ -134,6 +134,7 @@ def test_composition_is_its_definition() -> None:
     assert channel(reader, torch.outer(writer[0], writer[1]))[1] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_dropping_needs_a_budget(subject: Subjects) -> None:
     """No share rises above the budget, a larger budget never drops less, and what is dropped is
     small: random weights lose little by half of their activations."""
@@ -190,6 +191,7 @@ def test_a_model_without_routers_is_refused(subject: Subjects) -> None:
         analyze(subject(), "routers", {})
 
 
+@pytest.mark.slow
 def test_texts_are_recovered_from_wider_vectors(subject: Subjects, model: Model) -> None:
     before = {k: v.clone() for k, v in model.decoders.state_dict().items()}
     options = {"sizes": [1, 48], "texts": 3, "steps": 60, "tokens": 3}
@@ -219,6 +221,7 @@ def test_routing_beats_the_best_single_model() -> None:
     assert float((forecast == correct[5, 500:]).float().mean()) > 0.8
 
 
+@pytest.mark.slow
 def test_runs_are_routed(home: Path) -> None:
     recipe = {**RECIPE, "tasks": {"digit": RECIPE["tasks"]["digit"]}}
     recipe.pop("backbone", None)

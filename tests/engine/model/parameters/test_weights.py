@@ -175,6 +175,7 @@ def _timm(folder: Path) -> str:
     return f"local-dir:{folder}"
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize(
     ("freeze", "max_copy", "names"), [(True, 0, True), (True, 2**28, False), (False, 0, False)]
 )

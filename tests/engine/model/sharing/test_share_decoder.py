@@ -132,6 +132,7 @@ def test_a_named_decoder_encodes_too() -> None:
     assert model.stream("query").encoder.backbone is model.decoder("teacher")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", [ENCODER, {"share": "backbone"}], ids=["encoder", "backbone"])
 def test_a_resumed_run_has_the_losses_of_a_whole_one(shop: Any, folder: Path, query: Any) -> None:
     settings = {"steps": 4, "batch_size": 2, "checkpoint": {"every": 1}}

@@ -106,6 +106,7 @@ def test_a_sliced_unit_is_a_unit_of_zeros(kind: str, by: str) -> None:
     assert torch.equal(logits(whole), before)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2", "bart", "bert", "modernbert"])
 def test_a_narrow_folder_opens(kind: str, tmp_path: Path) -> None:
     steps = [{"type": "slice_width", "intermediate": 12, **stack_of(kind)}]

@@ -37,7 +37,7 @@ IDENTITIES = [
 ]
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(6)
 @pytest.mark.parametrize("step", IDENTITIES, ids=lambda s: "-".join(map(str, s.values())))
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_all_layers_in_their_order_change_nothing(kind: str, step: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ def test_removed_layers_are_skipped_layers(kind: str) -> None:
     assert len(find_stack(model, stack_of(kind).get("stack"))) == 2
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(9)
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_deeper_folder_opens_and_generates(kind: str, tmp_path: Path) -> None:
     folder = saved(kind, tmp_path / "old")

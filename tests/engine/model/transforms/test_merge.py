@@ -86,6 +86,7 @@ def test_fisher_weights_each_value(tmp_path: Path) -> None:
     torch.testing.assert_close(result[7:], (first[7:] + second[7:]) / 2)
 
 
+@pytest.mark.slow
 def test_runs_merge_in_a_recipe(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their adapters merged, their Fisher information from their optimizers; the merged run needs
     neither."""

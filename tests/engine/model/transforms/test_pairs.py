@@ -44,6 +44,7 @@ def stack_logits(stack: Any, source: Any, ids: torch.Tensor, causal: bool) -> to
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_encoder_under_the_sources_mask_is_the_source(kind: str, tmp_path: Path) -> None:
     """Gemma's is causal, BERT's is none; and the pair generates with and without a cache alike."""
@@ -63,6 +64,7 @@ def own(layer: Any, name: str) -> torch.Tensor:
     return dict(layer.named_parameters())[name].detach()
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_cross_attention_begins_as_self_attention(kind: str, tmp_path: Path) -> None:
     pair, source = converted(kind, tmp_path), tiny(kind)

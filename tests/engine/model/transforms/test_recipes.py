@@ -87,6 +87,7 @@ def test_a_run_names_the_transforms_of_the_run_it_begins_with(transforms: Any) -
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("where", ["encoder", "connector", "backbone"])
 def test_any_part_takes_them(where: str) -> None:
     part: dict[str, Any] = {"transforms": [{"type": "keep_layers", "every": 2}]}
@@ -112,6 +113,7 @@ def test_a_stopped_run_resumes_exactly(shop: Any) -> None:
     assert len(loaded.stream("text").encoder.blocks()) == 2
 
 
+@pytest.mark.slow
 def test_a_transformed_pretrained_part_is_kept_whole(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,7 @@ def test_no_position_sees_a_later_one_or_padding() -> None:
     assert torch.equal(first[:, :3], second[:, :3])
 
 
+@pytest.mark.slow
 def test_layerwise_losses_fall() -> None:
     """Stage 1, the new parameters; stage 2, the whole layer: each against the layer's attention."""
     teacher = tiny("llama").requires_grad_(False)

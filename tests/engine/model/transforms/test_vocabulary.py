@@ -58,7 +58,7 @@ def swap(model: Any, folders: dict[str, Path], **options: Any) -> Any:
 KINDS = ["llama", "qwen2", "gpt2", "bert", "roberta", "bart", "t5", "modernbert"]
 
 
-@pytest.mark.quick_share(3)
+@pytest.mark.quick_share(9)
 @pytest.mark.parametrize("by", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_known_tokens_keep_their_rows(kind: str, by: str, folders: dict[str, Path]) -> None:

@@ -167,6 +167,7 @@ def test_two_runs_may_fill_and_use_a_store_at_once(shop: Any) -> None:
     assert [x for *_, x in shop.losses("one")] == pytest.approx(without, abs=1e-5)
 
 
+@pytest.mark.quick_share(3)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stored", ["as_computed", "float16", "bfloat16"])
 def test_a_run_over_the_cache_is_evaluated_in_whatever_it_was_stored(

@@ -60,6 +60,7 @@ def recipe(shop: Any, rows: int, **settings: Any) -> dict[str, Any]:
     return dict(shop.changed(base, train(steps=3, batch_size=rows, **settings)))
 
 
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize("rows", [1, 16])
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_a_step_needs_what_is_foretold(shop: Any, rows: int, recomputed: bool) -> None:

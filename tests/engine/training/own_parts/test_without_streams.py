@@ -83,6 +83,7 @@ def test_inputs_may_be_empty_or_left_out(home: Any, name: str, inputs: Any) -> N
     assert f"tasks.{name}" in str(check(recipe)) or name == "language"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_verb_after_training(home: Any, run: Any, name: str) -> None:
     recipe, words = RECIPES[name]

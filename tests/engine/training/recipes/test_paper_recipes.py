@@ -96,6 +96,7 @@ def test_a_question_may_be_read_twice() -> None:
     assert "".join(planned.prompt.render({"q": "2+2?"})).count("2+2?") == 2
 
 
+@pytest.mark.slow
 def test_text_out_tasks_share_an_image_encoder_and_an_encoder_decoder(shop: Any) -> None:
     """Image-language mixture: captions, completion and questions, each with its share and loss."""
     data = {"train": {"source": "digits", "split": "train", "limit": 24}}

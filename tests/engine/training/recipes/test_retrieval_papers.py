@@ -57,6 +57,7 @@ def recall(model: Any) -> float:
     return evaluate(model, input_ablation=False)["search"]["recall@1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_translations_of_words_find_each_other(shop: Any, kind: str) -> None:
     """Lexical specialization: induction of a bilingual lexicon, both ways; a control that is not
@@ -73,6 +74,7 @@ def test_translations_of_words_find_each_other(shop: Any, kind: str) -> None:
         assert recall(shop.train(shuffled, "wrong")) < trained - 0.3
 
 
+@pytest.mark.slow
 def test_a_text_beside_itself_trains_an_encoder(shop: Any) -> None:
     """Mirror-BERT: identity pairs, a span hidden in one copy, and dropout; other wordings of a
     text then lie nearer. Without dropout and spans a pair has the cosine 1 from the beginning."""
@@ -113,6 +115,7 @@ def test_a_queue_of_translations_trains_beside_masked_words(shop: Any) -> None:
     assert int((queue.rows != 0).sum()) == 6
 
 
+@pytest.mark.slow
 def test_a_small_student_learns_the_retriever_s_space(shop: Any) -> None:
     """INDUS: a RoBERTa retriever, and a smaller RoBERTa that is distilled from it."""
     texts = [{"small": f"{a} {b}", "large": f"{a} {b}"} for a in ENGLISH for b in GERMAN[:2]]

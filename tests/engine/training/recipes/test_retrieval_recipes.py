@@ -100,6 +100,7 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.quick_share(2)
 @pytest.mark.parametrize("form", FORMS)
 def test_it_trains_and_is_evaluated(shop: Any, form: str) -> None:
     model = shop.train(recipe(shop, **FORMS[form]), "run")
@@ -134,6 +135,7 @@ def test_a_queue_resumes_exactly(shop: Any) -> None:
     assert shop.losses("parts") == shop.losses("whole")
 
 
+@pytest.mark.slow
 def test_the_flops_weight_lowers_the_active_dimensions(shop: Any) -> None:
     """Mistral-SPLADE: an echoing causal model with a lexical head; weight 0 is the control."""
     llama = {
@@ -158,6 +160,7 @@ def test_the_flops_weight_lowers_the_active_dimensions(shop: Any) -> None:
     assert active[0] > 2 * active[1]
 
 
+@pytest.mark.slow
 def test_the_first_words_of_a_picture_are_its_colour(shop: Any) -> None:
     """VDR: a picture's lexical vector, trained against the bag of words of its caption."""
     colours = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}

@@ -148,7 +148,7 @@ def shards(pictures: Path) -> dict[str, Any]:
     return given({"source": "webdataset", "path": str(pictures / "rows.tar"), "columns": columns})
 
 
-@pytest.mark.quick_share(2)
+@pytest.mark.quick_share(4)
 @pytest.mark.parametrize("form", [stream, shards])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_trains_and_resumes(

@@ -94,6 +94,7 @@ def plain_loop(decoder: Diffusers, words: Features, values: Tensor) -> Tensor:
     return F.mse_loss(output, goal)
 
 
+@pytest.mark.quick_share(2)
 @pytest.mark.parametrize("case", CASES)
 def test_the_loss_is_that_of_the_librarys_plain_loop(case: str) -> None:
     decoder = make(**CASES[case])
@@ -105,6 +106,7 @@ def test_the_loss_is_that_of_the_librarys_plain_loop(case: str) -> None:
     torch.testing.assert_close(loss.total / loss.count, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.quick_share(2)
 @pytest.mark.parametrize("case", CASES)
 def test_samples_follow_seed_condition_and_guidance(case: str) -> None:
     decoder = make(**CASES[case]).eval()
