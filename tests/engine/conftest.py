@@ -89,7 +89,7 @@ SECOND = {
 
 
 @dataclass
-class Shop:
+class Runner:
     """A folder where tiny recipes are trained, in this process or in another."""
 
     folder: Path
@@ -194,8 +194,8 @@ class Shop:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    """An empty folder with the stranger's file in it, and a cache of its own."""
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
+    """Return a runner in an empty folder with a cache of its own and a file of parts."""
     shutil.copy(PARTS, tmp_path / PARTS.name)
     environment = {
         "SENSORIUM_CACHE": str(tmp_path / "cache"),
@@ -211,7 +211,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
         monkeypatch.setattr(f"sensorium.engine.utils.plugin_path.{remembered}", [])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the other processes: sums are then bit-equal
-    yield Shop(tmp_path, environment)
+    yield Runner(tmp_path, environment)
     torch.set_num_threads(threads)
     sys.modules.pop("tiny_parts", None)
 
@@ -220,7 +220,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
 class BagShop:
     """A folder where the task of `bag_parts`, on cells of several pictures, is trained."""
 
-    shop: Shop
+    runner: Runner
     parts: Any
 
     def recipe(self, *changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,7 +231,7 @@ class BagShop:
             "tasks": {"digit": None, "bag": {"type": "bag_parts:Light", "data": data}},
             "train": {"steps": 4, "batch_size": 3},
         }
-        return self.shop.recipe(base, *changes)
+        return self.runner.recipe(base, *changes)
 
     def model(self, *changes: Mapping[str, Any]) -> Any:
         """The model of a recipe."""
@@ -242,10 +242,10 @@ class BagShop:
 
 
 @pytest.fixture
-def bags(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[BagShop]:
-    shutil.copy(BAGS, shop.folder / BAGS.name)
+def bags(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[BagShop]:
+    shutil.copy(BAGS, runner.folder / BAGS.name)
     monkeypatch.delitem(sys.modules, "bag_parts", raising=False)
-    yield BagShop(shop, importlib.import_module("bag_parts"))
+    yield BagShop(runner, importlib.import_module("bag_parts"))
     sys.modules.pop("bag_parts", None)
 
 

@@ -35,30 +35,30 @@ def processes(run: Path) -> int:
     return int(state["processes"])
 
 
-def unreadable(shop: Any) -> dict[str, Any]:
+def unreadable(runner: Any) -> dict[str, Any]:
     """A recipe over 24 rows of which two thirds cannot be read, and are skipped."""
     from PIL import Image
 
     lines = []
     for i in range(24):
-        path = shop.folder / f"torn{i}.png"
+        path = runner.folder / f"torn{i}.png"
         Image.new("L", (8, 8), 10 * i).save(path)
         if i % 3:
             path.write_bytes(b"no picture")
         lines.append(json.dumps({"image": str(path), "word": "ab"[i % 2]}))
-    (shop.folder / "torn.jsonl").write_text("\n".join(lines) + "\n")
-    data = {"source": "json", "path": str(shop.folder / "torn.jsonl"), "on_error": "skip"}
+    (runner.folder / "torn.jsonl").write_text("\n".join(lines) + "\n")
+    data = {"source": "json", "path": str(runner.folder / "torn.jsonl"), "on_error": "skip"}
     change = {"train": {**data, "split": None, "limit": None}}
-    return dict(shop.recipe({"tasks": {"digit": {"data": change}}}))
+    return dict(runner.recipe({"tasks": {"digit": {"data": change}}}))
 
 
-def pairs(shop: Any, encoder: dict[str, Any], **sections: Any) -> dict[str, Any]:
+def pairs(runner: Any, encoder: dict[str, Any], **sections: Any) -> dict[str, Any]:
     """Questions and answers through one encoder and one connector."""
     rows = [{"query": f"what is {i}", "passage": f"it is {'one ' * (i % 3)}{i}"} for i in range(24)]
-    (shop.folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    (runner.folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     query = {"modality": "text", "encoder": encoder, "connector": "mean"}
     task = {"type": "contrastive", "streams": ["query", "passage"], "dim": 8}
-    task["data"] = {"train": {"source": "json", "path": str(shop.folder / "pairs.jsonl")}}
+    task["data"] = {"train": {"source": "json", "path": str(runner.folder / "pairs.jsonl")}}
     inputs = {"query": query, "passage": {"share": "query"}}
     return {"inputs": inputs, "tasks": {"match": task}, **sections}
 
@@ -79,35 +79,37 @@ TEXT = {
 }
 
 
-def captions(shop: Any) -> dict[str, Any]:
+def captions(runner: Any) -> dict[str, Any]:
     """Rows whose targets are of 1 to 60 tokens."""
     from PIL import Image
 
     lines = []
     for i in range(24):
-        Image.new("L", (8, 8), 10 * i).save(shop.folder / f"{i}.png")
+        Image.new("L", (8, 8), 10 * i).save(runner.folder / f"{i}.png")
         text = "word " * (1 if i % 2 else 12)
-        lines.append(json.dumps({"scan": str(shop.folder / f"{i}.png"), "caption": text}))
-    (shop.folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+        lines.append(json.dumps({"scan": str(runner.folder / f"{i}.png"), "caption": text}))
+    (runner.folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
     gone = {"split": None, "limit": None, "columns": None}
-    data = {"train": {**gone, "source": "json", "path": str(shop.folder / "rows.jsonl")}}
+    data = {"train": {**gone, "source": "json", "path": str(runner.folder / "rows.jsonl")}}
     return {"tasks": {"caption": {"data": data}}}
 
 
-def descend(shop: Any, recipes: dict[str, dict[str, Any]], count: int, device: str = "cpu") -> None:
+def descend(
+    runner: Any, recipes: dict[str, dict[str, Any]], count: int, device: str = "cpu"
+) -> None:
     """Train recipes, all in one start of one or more processes. Each process writes how many values
     of the parameters it holds."""
-    (shop.folder / "descend.py").write_text(SCRIPT)
+    (runner.folder / "descend.py").write_text(SCRIPT)
     for name, recipe in recipes.items():
-        shop.write(recipe, name)
+        runner.write(recipe, name)
     start = [sys.executable]
     if count > 1:
         start += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    done = shop.run([*start, "descend.py", device, *recipes], timeout=500)
+    done = runner.run([*start, "descend.py", device, *recipes], timeout=500)
     assert done.returncode == 0, done.stderr
 
 
-def untrained(shop: Any, recipe: dict[str, Any]) -> dict[str, torch.Tensor]:
+def untrained(runner: Any, recipe: dict[str, Any]) -> dict[str, torch.Tensor]:
     from sensorium.engine.checkpoint import saved_tensors
     from sensorium.engine.model import build
     from sensorium.engine.recipe import parse_recipe

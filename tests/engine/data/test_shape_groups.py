@@ -230,15 +230,15 @@ def test_check_walks_rows_of_different_shapes() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_twice_the_batch(shop: Any) -> None:
+def test_two_processes_are_one_with_twice_the_batch(runner: Any) -> None:
     """Processes hold different numbers of groups."""
-    shutil.copy(__file__, shop.folder / "grouped.py")
+    shutil.copy(__file__, runner.folder / "grouped.py")
     data = {"train": {"source": "grouped:Sounds"}, "test": None}
-    one = shop.changed(recipe(freeze=False, steps=3), {"tasks": {"word": {"data": data}}})
-    shop.train(one, "one")
-    done = shop.go(shop.changed(one, {"train": {"batch_size": 3}}), "two", processes=2)
+    one = runner.changed(recipe(freeze=False, steps=3), {"tasks": {"word": {"data": data}}})
+    runner.train(one, "one")
+    done = runner.go(runner.changed(one, {"train": {"batch_size": 3}}), "two", processes=2)
     assert done.returncode == 0, done.stderr
-    result, expected = ([loss for *_, loss in shop.losses(name)] for name in ("two", "one"))
+    result, expected = ([loss for *_, loss in runner.losses(name)] for name in ("two", "one"))
     assert result == pytest.approx(expected, abs=1e-5)
 
 

@@ -14,6 +14,6 @@ FATAL = Path(__file__).with_name("fatal_parts.py")
 
 
 @pytest.fixture
-def place(shop: Any) -> Place:
-    shutil.copy(FATAL, shop.folder / FATAL.name)
-    return Place(shop)
+def place(runner: Any) -> Place:
+    shutil.copy(FATAL, runner.folder / FATAL.name)
+    return Place(runner)

@@ -22,15 +22,15 @@ from sensorium.engine.index import open_index
 class Place:
     """A folder with an untrained recipe, and pictures to embed."""
 
-    def __init__(self, shop: Any) -> None:
-        self.shop, self.folder = shop, shop.folder
-        self.recipe = str(shop.write(self.written(), "recipe"))
+    def __init__(self, runner: Any) -> None:
+        self.runner, self.folder = runner, runner.folder
+        self.recipe = str(runner.write(self.written(), "recipe"))
 
     def written(self, **encoder: Any) -> dict[str, Any]:
         part = {"type": "tiny_parts:Tiny", **encoder}
         data = {"test": {"source": "digits", "split": "test", "limit": 30}}
         changes = {"inputs": {"image": {"encoder": part}}, "tasks": {"digit": {"data": data}}}
-        result: dict[str, Any] = self.shop.recipe(changes)
+        result: dict[str, Any] = self.runner.recipe(changes)
         return result
 
     def pictures(self, numbers: Sequence[int], name: str = "photos") -> Path:

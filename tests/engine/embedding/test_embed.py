@@ -141,7 +141,7 @@ def test_a_stream_is_read_once_and_goes_on(place: Place, workers: int) -> None:
 
 def test_another_encoder_is_refused_by_name(place: Place) -> None:
     place.go()
-    other = str(place.shop.write(place.written(scale=2.0), "other"))
+    other = str(place.runner.write(place.written(scale=2.0), "other"))
     with pytest.raises(ConfigError) as caught:
         place.go(recipe=other)
     assert all(n in str(caught.value) for n in ("recipe.yaml", "other.yaml", "'image'"))
@@ -163,10 +163,10 @@ def test_a_fingerprint_changes_with_what_decides_the_vectors(
 ) -> None:
     base = fingerprint(load_run_or_recipe(place.recipe), "image")
     assert fingerprint(load_run_or_recipe(place.recipe), "image") == base
-    other = place.shop.write(place.shop.recipe(place.written(), changes), "changed")
+    other = place.runner.write(place.runner.recipe(place.written(), changes), "changed")
     assert fingerprint(load_run_or_recipe(str(other)), "image") != base
     more = {"train": {"steps": 77}, "tasks": {"digit": {"target": "parity"}}}
-    like = place.shop.write(place.shop.recipe(place.written(), more), "like")
+    like = place.runner.write(place.runner.recipe(place.written(), more), "like")
     assert fingerprint(load_run_or_recipe(str(like)), "image") == base
 
 
@@ -204,6 +204,6 @@ def test_a_recipe_may_be_changed_and_is_remembered(place: Place) -> None:
     again = load_run_or_recipe(remaining.run, remaining.overrides)
     assert fingerprint(again, "image") == remaining.fingerprints["image"]
     with pytest.raises(ConfigError, match="is a run and takes no changes"):
-        place.shop.train(place.written(), "run")
+        place.runner.train(place.written(), "run")
         load_run_or_recipe("run", changes)
     assert parse_recipe(place.written()).inputs["image"].modality == remaining.modality

@@ -19,7 +19,7 @@ engine = import_module("sensorium.engine.embedding.embed")
 @pytest.mark.parametrize(("forward", "form"), [(1, "dense"), (4, "sparse"), (8, "multi_vector")])
 def test_a_killed_run_goes_on(place: Place, forward: int, form: str) -> None:
     """Killed in an encoder's forward: what was committed stays, and is not embedded again."""
-    recipe = str(place.shop.write(place.written(type="fatal_parts:Fatal"), "fatal"))
+    recipe = str(place.runner.write(place.written(type="fatal_parts:Fatal"), "fatal"))
     code = (
         "from sensorium.engine.embedding import embed, index_metadata\n"
         "from sensorium.engine.embedding.data_spec import open_data\n"
@@ -31,8 +31,8 @@ def test_a_killed_run_goes_on(place: Place, forward: int, form: str) -> None:
     )
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "FATAL": str(forward)}
-    place.shop.environment |= environment
-    died = place.shop.run(command)
+    place.runner.environment |= environment
+    died = place.runner.run(command)
     assert died.returncode == -signal.SIGKILL, died.stderr
     remaining = open_index("index").count()
     assert remaining == (forward - 1) * 3 // 6 * 6
@@ -71,7 +71,7 @@ def test_a_kill_in_mid_commit_loses_no_row_that_was_there(place: Place, after: f
         f"maker = index_metadata(model, 'image', {place.recipe!r}, ())\n"
         "embed(model, maker, rows, 'index', batch_size=5, commit_rows=5)\n"
     )
-    died = place.shop.run([sys.executable, "-c", code])
+    died = place.runner.run([sys.executable, "-c", code])
     assert died.returncode == -signal.SIGKILL, died.stderr
     assert open_index("index").count() in (10, 15)
     place.go(batch_size=5)

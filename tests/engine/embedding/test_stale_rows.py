@@ -35,9 +35,9 @@ WORD = {"columns": {"word": "image"}}
 
 
 @pytest.fixture
-def recipe(shop: Any) -> str:
+def recipe(runner: Any) -> str:
     data = {"test": {"source": "imagefolder", "path": "photos", "labels": False, **WORD}}
-    return str(shop.write(shop.recipe({"tasks": {"digit": {"data": data}}}), "recipe"))
+    return str(runner.write(runner.recipe({"tasks": {"digit": {"data": data}}}), "recipe"))
 
 
 def go(recipe: str, *data: str, out: str = "index", **how: Any) -> EmbedReport:
@@ -94,22 +94,22 @@ def test_two_working_folders_are_two_data_sets(
         assert shown == retriever.show("image", file)
 
 
-def test_another_section_of_the_same_split_is_another_data_set(recipe: str, shop: Any) -> None:
+def test_another_section_of_the_same_split_is_another_data_set(recipe: str, runner: Any) -> None:
     for folder in ("photos", "others"):
-        picture(shop.folder / folder / "0.png")
+        picture(runner.folder / folder / "0.png")
     data = {"test": {"source": "imagefolder", "path": "others", "labels": False, **WORD}}
-    changed = shop.write(shop.recipe({"tasks": {"digit": {"data": data}}}), "changed")
+    changed = runner.write(runner.recipe({"tasks": {"digit": {"data": data}}}), "changed")
     go(recipe)
     assert go(str(changed)).added.new == 1
-    assert files() == sorted(str(shop.folder / f / "0.png") for f in ("photos", "others"))
+    assert files() == sorted(str(runner.folder / f / "0.png") for f in ("photos", "others"))
 
 
 class TestStale:
     @pytest.fixture
-    def photos(self, shop: Any) -> Path:
+    def photos(self, runner: Any) -> Path:
         for i in range(5):
-            picture(shop.folder / f"photos/{i}.png", i)
-        return shop.folder / "photos"
+            picture(runner.folder / f"photos/{i}.png", i)
+        return runner.folder / "photos"
 
     def test_a_file_that_is_gone(self, recipe: str, photos: Path) -> None:
         assert "gone" not in go(recipe, "photos").summary()
@@ -222,7 +222,7 @@ def test_two_rows_of_one_key_in_two_commits(recipe: str, source: Source) -> None
         embed(model, maker, rows, "index", batch_size=4, commit_rows=8)
 
 
-def test_ray_within_torchrun(recipe: str, shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_within_torchrun(recipe: str, runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from sensorium.engine.embedding.ray_backend import embed_with_ray
 
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -233,21 +233,21 @@ def test_ray_within_torchrun(recipe: str, shop: Any, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.slow
-def test_several_processes_share_the_rows(recipe: str, shop: Any) -> None:
+def test_several_processes_share_the_rows(recipe: str, runner: Any) -> None:
     for i in range(13):
-        picture(shop.folder / f"photos/{i:02d}.png", i)
-    (shop.folder / "photos/05.png").write_bytes(b"no picture")
+        picture(runner.folder / f"photos/{i:02d}.png", i)
+    (runner.folder / "photos/05.png").write_bytes(b"no picture")
     command = ["-m", "sensorium", "embed", recipe, "--data", "photos", "--batch-size", "2"]
     command += ["--device", "cpu", "--out", "shared", "--num-workers"]
     launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, **shop.environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, **runner.environment, "PYTHONPATH": os.pathsep.join(sys.path)}
     for run, workers in enumerate("10"):
         done = subprocess.run(
             [sys.executable, "-m", *launch, *command, workers],
             capture_output=True,
             text=True,
             env=environment,
-            cwd=shop.folder,
+            cwd=runner.folder,
             timeout=300,
         )
         assert done.returncode == 0, done.stderr

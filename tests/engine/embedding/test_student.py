@@ -74,11 +74,11 @@ STUDENT: dict[str, Any] = {
 
 
 @pytest.fixture
-def runs(shop: Any) -> Any:
+def runs(runner: Any) -> Any:
     """A teacher's run, and its student's."""
-    shop.train(TEACHER, "runs/teacher")
-    shop.train(STUDENT, "runs/student")
-    return shop
+    runner.train(TEACHER, "runs/teacher")
+    runner.train(STUDENT, "runs/student")
+    return runner
 
 
 def state(model: Any, stream: str) -> dict[str, torch.Tensor]:
@@ -124,35 +124,35 @@ def test_scores_of_a_split(runs: Any) -> None:
         ("connector", "inputs.caption.connector: trains"),
     ],
 )
-def test_a_teacher_that_trains_is_refused(shop: Any, part: str, message: str) -> None:
+def test_a_teacher_that_trains_is_refused(runner: Any, part: str, message: str) -> None:
     inputs = {"caption": {name: {"weights": "none"} for name in ("encoder", "connector")}}
     inputs["caption"][part]["freeze"] = False  # type: ignore[assignment]
-    recipe = shop.changed(STUDENT, {"inputs": inputs})
+    recipe = runner.changed(STUDENT, {"inputs": inputs})
     with pytest.raises(ConfigError, match=message) as error:
         check(parse_recipe(recipe))
     assert f"set freeze: true on inputs.caption.{part}" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_the_student_ends_in_the_width_of_its_teacher(shop: Any) -> None:
+def test_the_student_ends_in_the_width_of_its_teacher(runner: Any) -> None:
     """Whichever of the two the recipe names first."""
     streams = {"caption": {"encoder": {"weights": "none"}, "connector": None}}
     changes = {"inputs": streams, "tasks": {"learn": {"dim": None}}}
-    model = build(parse_recipe(shop.changed(STUDENT, changes)))
+    model = build(parse_recipe(runner.changed(STUDENT, changes)))
     assert model.stream("look").dim == model.stream("caption").dim == BERT["hidden_size"]
 
 
-def test_a_student_without_a_way_to_that_width_is_refused(shop: Any) -> None:
+def test_a_student_without_a_way_to_that_width_is_refused(runner: Any) -> None:
     streams = {"caption": {"encoder": {"weights": "none"}, "connector": None}}
     changes = {
         "inputs": {**streams, "look": {"connector": None}},
         "tasks": {"learn": {"dim": None}},
     }
     with pytest.raises(ConfigError, match=r"inputs\.look: .* width 8, .*inputs\.caption.* 12"):
-        build(parse_recipe(shop.changed(STUDENT, changes)))
+        build(parse_recipe(runner.changed(STUDENT, changes)))
 
 
-def table(shop: Any, run: str, out: str) -> None:
+def table(runner: Any, run: str, out: str) -> None:
     """The captions of digits, as a run's `caption` gives them, in an index."""
     model = load_run_or_recipe(run)
     rows = open_data(model.plan, "caption", ["source=digits split=test limit=12"], None, "test")

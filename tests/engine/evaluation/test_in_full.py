@@ -24,22 +24,22 @@ def recipe(stream: str, encoder: dict[str, Any], data: dict[str, Any], text: str
     }
 
 
-def predictions(shop: Any, recipe_values: dict[str, Any]) -> list[dict[str, Any]]:
-    shop.train(recipe_values, "run")
-    evaluate(load(shop.folder / "run").model, input_ablation=False, folder=shop.folder / "run")
-    lines = (shop.folder / "run/predictions-read.jsonl").read_text().splitlines()
+def predictions(runner: Any, recipe_values: dict[str, Any]) -> list[dict[str, Any]]:
+    runner.train(recipe_values, "run")
+    evaluate(load(runner.folder / "run").model, input_ablation=False, folder=runner.folder / "run")
+    lines = (runner.folder / "run/predictions-read.jsonl").read_text().splitlines()
     return [json.loads(line)["prediction"] for line in lines]
 
 
-def test_words_have_their_times(shop: Any) -> None:
+def test_words_have_their_times(runner: Any) -> None:
     pytest.importorskip("espeakng_loader")
-    result = predictions(shop, recipe("audio", ENCODER, TALKER, "{text}"))
+    result = predictions(runner, recipe("audio", ENCODER, TALKER, "{text}"))
     assert len(result) == 6 and all("words" in built for built in result)
     assert [" ".join(word for word, _, _ in built["words"]) for built in result] == [
         built["text"] for built in result
     ]
 
 
-def test_or_none_where_frames_do_not_say_when_they_are(shop: Any) -> None:
-    result = predictions(shop, recipe("image", {"type": "tiny_parts:Tiny"}, PICTURES, "{word}"))
+def test_or_none_where_frames_do_not_say_when_they_are(runner: Any) -> None:
+    result = predictions(runner, recipe("image", {"type": "tiny_parts:Tiny"}, PICTURES, "{word}"))
     assert result and not any("words" in built for built in result)

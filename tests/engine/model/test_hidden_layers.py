@@ -52,7 +52,7 @@ def sounds(folder: Path, count: int = 12) -> Path:
     return table
 
 
-def recipe(shop: Any, *changes: Any) -> dict[str, Any]:
+def recipe(runner: Any, *changes: Any) -> dict[str, Any]:
     """A linear probe on the learned sum of the layers of a frozen speech encoder."""
     probe = {
         "inputs": {
@@ -67,47 +67,49 @@ def recipe(shop: Any, *changes: Any) -> dict[str, Any]:
                 "type": "classification",
                 "input": "audio",
                 "target": "word",
-                "data": {"train": {"source": "csv", "path": str(sounds(shop.folder))}},
+                "data": {"train": {"source": "csv", "path": str(sounds(runner.folder))}},
             }
         },
     }
     gone: dict[str, Any] = {"inputs": {"image": None}, "tasks": {"digit": None}}
-    result: dict[str, Any] = shop.recipe(gone, probe, {"train": {"steps": 8}}, *changes)
+    result: dict[str, Any] = runner.recipe(gone, probe, {"train": {"steps": 8}}, *changes)
     return result
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["group", "layer"])
-def test_a_probe_on_weighted_layers_learns_alike_cached_and_not(shop: Any, norm: str) -> None:
+def test_a_probe_on_weighted_layers_learns_alike_cached_and_not(runner: Any, norm: str) -> None:
     settings = {"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer"}
     changes = {"inputs": {"audio": {"encoder": {"config": settings}}}}
     batch = {"train": {"batch_size": 1 if norm == "group" else 4}}  # equal lengths where it matters
-    whole = recipe(shop, changes, batch)
-    cached = shop.values(whole, "cached")
-    assert len(list((shop.folder / "cache").glob("features/*"))) == 1
-    without = shop.values(shop.changed(whole, {"cache": {"features": False}}), "without")
+    whole = recipe(runner, changes, batch)
+    cached = runner.values(whole, "cached")
+    assert len(list((runner.folder / "cache").glob("features/*"))) == 1
+    without = runner.values(runner.changed(whole, {"cache": {"features": False}}), "without")
     assert cached == pytest.approx(without, abs=1e-5)
-    weights = shop.train(whole, "again").stream("audio").connector.weights
+    weights = runner.train(whole, "again").stream("audio").connector.weights
     assert weights.detach().abs().sum() > 0  # which layers count is learned
 
 
-def test_how_many_layers_is_another_store(shop: Any) -> None:
+def test_how_many_layers_is_another_store(runner: Any) -> None:
     for last in (2, 3):
-        shop.values(recipe(shop, {"inputs": {"audio": {"connector": {"last": last}}}}), f"{last}")
-    assert len(list((shop.folder / "cache").glob("features/*"))) == 2
+        runner.values(
+            recipe(runner, {"inputs": {"audio": {"connector": {"last": last}}}}), f"{last}"
+        )
+    assert len(list((runner.folder / "cache").glob("features/*"))) == 2
 
 
-def test_an_encoder_without_layers_is_refused(shop: Any) -> None:
+def test_an_encoder_without_layers_is_refused(runner: Any) -> None:
     stream = {
         "modality": "audio",
         "encoder": {"type": "clap", "config": {"model_type": "clap_audio_model", **CLAP}},
         "connector": "weighted_layers",
     }
-    whole = recipe(shop, {"inputs": {"audio": None}}, {"inputs": {"audio": stream}})
+    whole = recipe(runner, {"inputs": {"audio": None}}, {"inputs": {"audio": stream}})
     with pytest.raises(
         ConfigError, match=r"audio.connector: needs hidden layers, and clap supports"
     ):
-        shop.train(whole, "refused")
+        runner.train(whole, "refused")
 
 
 class Deep(Encoder):

@@ -105,8 +105,8 @@ def test_a_wrong_selector_is_one_line(section: Any, line: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_embeddings_of_a_language_model_train_alone(shop: Any) -> None:
-    recipe = shop.both({"backbone": {"train_only": "embeddings"}})
+def test_embeddings_of_a_language_model_train_alone(runner: Any) -> None:
+    recipe = runner.both({"backbone": {"train_only": "embeddings"}})
     model = build(parse_recipe(recipe)).decoders["backbone"]
     (name,) = trained(model)
     assert name.endswith("embed_tokens.weight")

@@ -67,46 +67,46 @@ ACT: dict[str, Any] = {
 
 
 @pytest.fixture(params=NAMES.values(), ids=NAMES)
-def name(request: Any, shop: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def name(request: Any, runner: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The modality's name in recipes; its file lies in the current folder."""
-    shutil.copy(PARTS, shop.folder / PARTS.name)
+    shutil.copy(PARTS, runner.folder / PARTS.name)
     monkeypatch.delitem(sys.modules, "series_parts", raising=False)
     monkeypatch.setattr(registry, "_NAMED", {})
     registry._plugins.cache_clear()
     if request.param == "stroke":
-        __import__("series_parts").write_plugin(shop.folder)
+        __import__("series_parts").write_plugin(runner.folder)
     yield request.param
     registry._plugins.cache_clear()
     sys.modules.pop("series_parts", None)
 
 
-def of(recipe: dict[str, Any], name: str, shop: Any) -> dict[str, Any]:
+def of(recipe: dict[str, Any], name: str, runner: Any) -> dict[str, Any]:
     """The recipe with its streams of this modality."""
     inputs = {stream: {"modality": name} for stream in recipe["inputs"]}
-    changed: dict[str, Any] = shop.changed(recipe, {"inputs": inputs})
+    changed: dict[str, Any] = runner.changed(recipe, {"inputs": inputs})
     return changed
 
 
-def test_it_is_checked_trained_evaluated_and_shown(shop: Any, name: str) -> None:
-    recipe = of(CLASSIFY, name, shop)
+def test_it_is_checked_trained_evaluated_and_shown(runner: Any, name: str) -> None:
+    recipe = of(CLASSIFY, name, runner)
     assert "inputs.series.encoder" in str(check(parse_recipe(recipe)))
-    model = shop.train(recipe, "run")
-    evaluate(model, folder=shop.folder / "run")
-    page = write_report([shop.folder / "run"], shop.folder / "page.html").read_text()
+    model = runner.train(recipe, "run")
+    evaluate(model, folder=runner.folder / "run")
+    page = write_report([runner.folder / "run"], runner.folder / "page.html").read_text()
     assert "<p class='series'>8 steps</p>" in page
-    pipeline = load(shop.folder / "run")
+    pipeline = load(runner.folder / "run")
     assert pipeline.generate("kind", series="0,1,2,3,4,5,6,7")["label"] in ("rising", "falling")
     assert pipeline.embed(series="0,1,2,3,4,5,6,7").shape == (1, 4)
 
 
-def test_without_data_it_is_checked_with_its_example(shop: Any, name: str) -> None:
-    recipe = of(CLASSIFY, name, shop)
+def test_without_data_it_is_checked_with_its_example(runner: Any, name: str) -> None:
+    recipe = of(CLASSIFY, name, runner)
     recipe["tasks"]["kind"]["data"] = {}
     assert "walked with its example rows" in str(check(parse_recipe(recipe)))
 
 
-def test_its_options_are_in_the_schema(shop: Any, name: str) -> None:
-    result = schema(parse_recipe(of(CLASSIFY, name, shop)))
+def test_its_options_are_in_the_schema(runner: Any, name: str) -> None:
+    result = schema(parse_recipe(of(CLASSIFY, name, runner)))
     rules = result["$defs"]["StreamSection"]["allOf"]
     (rule,) = [r for r in rules if r["if"]["properties"]["modality"]["const"] == name]
     text = json.dumps(rule["then"])
@@ -115,13 +115,13 @@ def test_its_options_are_in_the_schema(shop: Any, name: str) -> None:
     assert "strokes" in [rule["if"]["properties"]["source"]["const"] for rule in sources]
 
 
-def test_its_simulator_is_driven(shop: Any, name: str) -> None:
-    shop.train(of(ACT, name, shop), "run")
-    pipeline = load(shop.folder / "run")
+def test_its_simulator_is_driven(runner: Any, name: str) -> None:
+    runner.train(of(ACT, name, runner), "run")
+    pipeline = load(runner.folder / "run")
     section = env_config(pipeline)
     assert instructions(section, "line/left", range(2)) == ["go left", "go left"]
     figures = rollout(
-        pipeline, section, seeds=range(2), options=RolloutOptions(2), folder=shop.folder / "run"
+        pipeline, section, seeds=range(2), options=RolloutOptions(2), folder=runner.folder / "run"
     )
     assert set(figures) == {"line/left", "line/right"}
     swapped = RolloutOptions(2, Ablation(swap_instructions=True))
@@ -131,11 +131,11 @@ def test_its_simulator_is_driven(shop: Any, name: str) -> None:
         pipeline, section, names=["line/right"], seeds=[0, 1], options=replayed
     ).values()
     assert figure["success"] == 1.0
-    page = write_report([shop.folder / "run"], shop.folder / "page.html").read_text()
+    page = write_report([runner.folder / "run"], runner.folder / "page.html").read_text()
     assert "line/left" in page
 
 
-def test_its_simulator_can_be_named_in_full(shop: Any, name: str) -> None:
+def test_its_simulator_can_be_named_in_full(runner: Any, name: str) -> None:
     section = Env(name="series_parts:Line/left", max_steps=6)
     assert Simulator(section.names[0], section).reset(0)["state"].tolist() == [0.0, -0.5]
     assert len(mean_demonstration("series_parts:Line/left", section).actions) == 6
@@ -171,24 +171,24 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", ["series_parts:SERIES"], indirect=True)
 @pytest.mark.parametrize(("changes", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_are_one_line(shop: Any, name: str, changes: dict[str, Any], words: str) -> None:
-    recipe = shop.changed(of(CLASSIFY, name, shop), {"inputs": {"series": changes}})
+def test_mistakes_are_one_line(runner: Any, name: str, changes: dict[str, Any], words: str) -> None:
+    recipe = runner.changed(of(CLASSIFY, name, runner), {"inputs": {"series": changes}})
     with pytest.raises(ConfigError, match=words) as error:
         plan_recipe(parse_recipe(recipe))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["series_parts:PLAIN"], indirect=True)
-def test_what_a_modality_does_not_declare_has_a_default(shop: Any, name: str) -> None:
+def test_what_a_modality_does_not_declare_has_a_default(runner: Any, name: str) -> None:
     rows = [{"series": [0.0, float(i % 2), 1.0], "kind": "ab"[i % 2]} for i in range(8)]
-    (shop.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (runner.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {split: {"source": "json", "path": "rows.jsonl"} for split in ("train", "test")}
-    recipe = of(CLASSIFY, name, shop)
+    recipe = of(CLASSIFY, name, runner)
     del recipe["inputs"]["series"]["augment"]
     recipe["tasks"]["kind"]["data"] = data
-    model = shop.train(recipe, "run")
-    evaluate(model, folder=shop.folder / "run")
-    assert "&lt;list&gt;" in write_report([shop.folder / "run"], Path("page.html")).read_text()
+    model = runner.train(recipe, "run")
+    evaluate(model, folder=runner.folder / "run")
+    assert "&lt;list&gt;" in write_report([runner.folder / "run"], Path("page.html")).read_text()
     recipe["tasks"]["kind"]["data"] = {}
     with pytest.raises(ConfigError, match=r"modality of inputs.series, .*PLAIN, makes no example"):
         check(parse_recipe(recipe))

@@ -9,8 +9,8 @@ from recipe_changes import train
 
 
 @pytest.fixture
-def stopped(shop: Any) -> dict[str, Any]:
+def stopped(runner: Any) -> dict[str, Any]:
     """A run that was stopped after step 3 of 6, with a checkpoint at step 2; its recipe."""
-    recipe: dict[str, Any] = shop.recipe(train(steps=6, checkpoint={"every": 2}))
-    shop.cut(recipe, "run", 3)
+    recipe: dict[str, Any] = runner.recipe(train(steps=6, checkpoint={"every": 2}))
+    runner.cut(recipe, "run", 3)
     return recipe

@@ -20,7 +20,7 @@ NOISY = {"dropout": 0.3, "noise": 0.1, "norm": True}
 STAGE = {"train": {"steps": 4, "checkpoint": {"every": 2}}}
 
 
-def two_tasks(shop: Any) -> dict[str, Any]:
+def two_tasks(runner: Any) -> dict[str, Any]:
     """Two tasks, a frozen encoder with a cache, LoRA, validation with the best weights."""
     held = {"data": {"train": {"holdout": 0.25}}}
     changes = {
@@ -37,28 +37,28 @@ def two_tasks(shop: Any) -> dict[str, Any]:
             "validate": {"every": 3, "metric": "digit/accuracy", "batches": 1},
         },
     }
-    result: dict[str, Any] = shop.both(changes)
+    result: dict[str, Any] = runner.both(changes)
     return result
 
 
-def stages(shop: Any) -> dict[str, Any]:
+def stages(runner: Any) -> dict[str, Any]:
     """Three stages: the head alone, the encoder too, with the optimizer of the one before."""
     frozen = {"inputs": {"image": {"encoder": {"freeze": True}}}}
     noisy = {"inputs": {"image": {"encoder": NOISY}}}
     first, last = {"name": "head", **frozen}, {"name": "more", "keep_optimizer": True}
-    return {**shop.recipe(STAGE, noisy), "stages": [first, {"name": "all"}, last]}
+    return {**runner.recipe(STAGE, noisy), "stages": [first, {"name": "all"}, last]}
 
 
-def job_sources(shop: Any) -> dict[str, tuple[Callable[..., Job], tuple[Any, ...]]]:
+def job_sources(runner: Any) -> dict[str, tuple[Callable[..., Job], tuple[Any, ...]]]:
     """The function that makes each job, and its arguments: a job itself cannot be pickled."""
     data = {"test": {"source": "digits", "split": "test", "limit": 30}}
-    recipe = shop.recipe({"tasks": {"digit": {"data": data}}})
+    recipe = runner.recipe({"tasks": {"digit": {"data": data}}})
     return {
-        "training": (train_job, (two_tasks(shop),)),
-        "stages": (train_job, (stages(shop),)),
-        "save": (train_job, (shop.recipe({"train": {"steps": 1}}),)),
+        "training": (train_job, (two_tasks(runner),)),
+        "stages": (train_job, (stages(runner),)),
+        "save": (train_job, (runner.recipe({"train": {"steps": 1}}),)),
         "fill": (fill_job, ()),
-        "embed": (embed_job, (shop.write(recipe, "embedded"),)),
+        "embed": (embed_job, (runner.write(recipe, "embedded"),)),
     }
 
 
@@ -92,7 +92,7 @@ def fresh_process() -> Iterator[ProcessPoolExecutor]:
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_interrupted_ends_as_what_is_not(
-    shop: Any,
+    runner: Any,
     name: str,
     how: str,
     tmp_path: Path,
@@ -103,7 +103,7 @@ def test_what_is_interrupted_ends_as_what_is_not(
     if (name, how) == ("embed", "disk"):
         pytest.skip("the index writes by itself, not through Python")
     least = max(1, request.config.getoption("--kills") // (len(NAMES) * len(WAYS)))
-    source = job_sources(shop)[name]
+    source = job_sources(runner)[name]
     count = fresh_process.submit(interruptions, *source, how, least, tmp_path / name).result()
     with capsys.disabled():
         sys.stdout.write(f"\n{name}, {how}: {count} interruptions, all equal\n")

@@ -42,17 +42,17 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def test_a_changed_recipe_is_refused_by_its_key(
-    shop: Any, stopped: dict[str, Any], subtests: pytest.Subtests
+    runner: Any, stopped: dict[str, Any], subtests: pytest.Subtests
 ) -> None:
     def content() -> dict[Path, bytes]:
-        files = (shop.folder / "run").rglob("*.*")
+        files = (runner.folder / "run").rglob("*.*")
         return {path: path.read_bytes() for path in files if path.name != ".lock"}
 
     before = content()
     for key, change in CHANGES.items():
         with subtests.test(key):
             with pytest.raises(ConfigError) as refused:
-                shop.train(shop.changed(stopped, change), "run", resume=True)
+                runner.train(runner.changed(stopped, change), "run", resume=True)
             lines = str(refused.value).splitlines()
             assert any(line.startswith(f"{key}: the run has ") for line in lines), lines
             assert all("--allow-change" in line for line in lines)
@@ -63,17 +63,17 @@ def test_a_changed_recipe_is_refused_by_its_key(
     "key", ["train.optimizer.lr", "train.steps", "train.seed", "inputs.image.encoder.freeze"]
 )
 def test_a_change_that_is_allowed_is_said_and_written(
-    shop: Any, stopped: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch
+    runner: Any, stopped: dict[str, Any], key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr(RunLogger, "info", lambda self, text: lines.append(text))
-    recipe = shop.changed(stopped, CHANGES[key])
-    shop.train(recipe, "run", resume=True, allow_changes=[key])
+    recipe = runner.changed(stopped, CHANGES[key])
+    runner.train(recipe, "run", resume=True, allow_changes=[key])
     assert any(line.startswith(f"{key}: ") and "from now on" in line for line in lines)
-    steps = [step for step, _, _ in shop.losses("run")]
+    steps = [step for step, _, _ in runner.losses("run")]
     assert steps == list(range(1, recipe["train"]["steps"] + 1))
     lines.clear()
-    shop.train(recipe, "run", resume=True)  # the change is the run's now
+    runner.train(recipe, "run", resume=True)  # the change is the run's now
     assert "nothing to do" in lines[-1]
 
 
@@ -88,17 +88,17 @@ NEUTRAL = [
 @pytest.mark.quick_share(4)
 @pytest.mark.parametrize("change", NEUTRAL)
 def test_what_changes_no_weight_may_change(
-    shop: Any, stopped: dict[str, Any], change: dict[str, Any]
+    runner: Any, stopped: dict[str, Any], change: dict[str, Any]
 ) -> None:
-    whole = shop.train(stopped, "whole").state_dict()
-    model = shop.train(shop.changed(stopped, change), "run", resume=True)
+    whole = runner.train(stopped, "whole").state_dict()
+    model = runner.train(runner.changed(stopped, change), "run", resume=True)
     assert all(torch.equal(value, whole[name]) for name, value in model.state_dict().items())
 
 
-def test_fewer_steps_than_are_done_are_refused(shop: Any, stopped: dict[str, Any]) -> None:
+def test_fewer_steps_than_are_done_are_refused(runner: Any, stopped: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"train.steps: found 1, the run is at step 2"):
-        shop.train(
-            shop.changed(stopped, train(steps=1)),
+        runner.train(
+            runner.changed(stopped, train(steps=1)),
             "run",
             resume=True,
             allow_changes=["train.steps"],
@@ -106,14 +106,14 @@ def test_fewer_steps_than_are_done_are_refused(shop: Any, stopped: dict[str, Any
 
 
 def test_other_rows_behind_the_same_recipe_are_refused(
-    shop: Any, monkeypatch: pytest.MonkeyPatch
+    runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = shop.recipe(train(steps=6, checkpoint={"every": 2}))
-    shop.cut(recipe, "run", 3)
+    recipe = runner.recipe(train(steps=6, checkpoint={"every": 2}))
+    runner.cut(recipe, "run", 3)
     monkeypatch.setattr(Digits, "key", lambda self, index: f"other{index}")
     with pytest.raises(ConfigError, match=r"data.train: the run has 40 rows, here are"):
-        shop.train(recipe, "run", resume=True)
-    shop.train(recipe, "run", resume=True, allow_changes=["tasks.digit.data.train"])
+        runner.train(recipe, "run", resume=True)
+    runner.train(recipe, "run", resume=True, allow_changes=["tasks.digit.data.train"])
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
@@ -151,8 +151,8 @@ def test_other_values_behind_the_same_keys_are_other_rows(kind: str, tmp_path: P
         ("inputs", None),
     ],
 )
-def test_an_allowed_key_is_one_of_the_recipes(key: str, message: str | None, shop: Any) -> None:
-    recipe = parse_recipe(shop.recipe())
+def test_an_allowed_key_is_one_of_the_recipes(key: str, message: str | None, runner: Any) -> None:
+    recipe = parse_recipe(runner.recipe())
     if message is None:
         assert check_differences(recipe, recipe, [key]) == []
     else:
@@ -160,8 +160,8 @@ def test_an_allowed_key_is_one_of_the_recipes(key: str, message: str | None, sho
             check_differences(recipe, recipe, [key])
 
 
-def test_an_option_without_values_is_a_difference(shop: Any) -> None:
-    plain = shop.recipe()
+def test_an_option_without_values_is_a_difference(runner: Any) -> None:
+    plain = runner.recipe()
     plain["inputs"]["image"]["encoder"].pop("lora", None)
     adapted = json.loads(json.dumps(plain))
     adapted["inputs"]["image"]["encoder"]["transforms"] = [{"type": "keep_layers", "layers": []}]

@@ -35,68 +35,73 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
-def test_a_finished_run_stays_as_it_is(shop: Any) -> None:
-    recipe = shop.recipe(BEST, HELD_OUT)
-    shop.train(recipe, "run")
-    before = {path: path.stat().st_mtime_ns for path in (shop.folder / "run").rglob("*.*")}
-    model = shop.train(recipe, "run", resume=True)
-    after = {path: path.stat().st_mtime_ns for path in (shop.folder / "run").rglob("*.*")}
-    assert {p for p in before if before[p] != after[p]} <= {shop.folder / "run" / ".lock"}
-    assert equal(weights(shop.folder / "run"), dict(model.state_dict()))
+def test_a_finished_run_stays_as_it_is(runner: Any) -> None:
+    recipe = runner.recipe(BEST, HELD_OUT)
+    runner.train(recipe, "run")
+    before = {path: path.stat().st_mtime_ns for path in (runner.folder / "run").rglob("*.*")}
+    model = runner.train(recipe, "run", resume=True)
+    after = {path: path.stat().st_mtime_ns for path in (runner.folder / "run").rglob("*.*")}
+    assert {p for p in before if before[p] != after[p]} <= {runner.folder / "run" / ".lock"}
+    assert equal(weights(runner.folder / "run"), dict(model.state_dict()))
 
 
-def test_what_a_kill_at_the_very_end_left_is_removed(shop: Any) -> None:
+def test_what_a_kill_at_the_very_end_left_is_removed(runner: Any) -> None:
     """The run counts as finished, and its best weights so far lie there still."""
-    recipe = shop.recipe(BEST, HELD_OUT)
-    shop.train(recipe, "run")
-    stage = shop.folder / "run" / "stages" / "0-a"
+    recipe = runner.recipe(BEST, HELD_OUT)
+    runner.train(recipe, "run")
+    stage = runner.folder / "run" / "stages" / "0-a"
     stage.mkdir(parents=True)
     (stage.parent / "recipe.yaml").write_text("{}")  # what a run of stages has beside them
-    left = [shop.folder / "run" / "best.safetensors", stage / "best.safetensors"]
+    left = [runner.folder / "run" / "best.safetensors", stage / "best.safetensors"]
     for path in left:
         path.write_bytes(b"left")
-    remove_best(shop.folder / "run", stage.parent)
+    remove_best(runner.folder / "run", stage.parent)
     assert not any(path.exists() for path in left)
 
 
 @pytest.mark.parametrize("cut", [0, 1])
-def test_a_finished_run_goes_on_to_more_steps_with_its_best_weights(shop: Any, cut: int) -> None:
+def test_a_finished_run_goes_on_to_more_steps_with_its_best_weights(runner: Any, cut: int) -> None:
     """As if it had had them from the start. cut: it is stopped once more in between."""
     constant = train(schedule="constant", warmup_ratio=0.0)
-    longer = shop.recipe(BEST, HELD_OUT, constant)
-    shop.train(longer, "whole")
-    shorter = shop.changed(longer, train(steps=8))
-    shop.train(shorter, "run")
-    (shop.folder / "run" / "evaluation.json").write_text("{}")
+    longer = runner.recipe(BEST, HELD_OUT, constant)
+    runner.train(longer, "whole")
+    shorter = runner.changed(longer, train(steps=8))
+    runner.train(shorter, "run")
+    (runner.folder / "run" / "evaluation.json").write_text("{}")
     allowed = {"resume": True, "allow_changes": ["train.steps"]}
     if cut:
-        shop.cut(longer, "run", 11, **allowed)
-        assert (shop.folder / "run" / "evaluation.json").exists()
-    shop.train(longer, "run", **allowed)
-    assert equal(weights(shop.folder / "run"), weights(shop.folder / "whole"))
-    assert shop.losses("run") == shop.losses("whole")
-    assert not (shop.folder / "run" / "evaluation.json").exists()  # it was of other weights
-    assert (shop.folder / "run" / "step8-evaluation.json").exists()
+        runner.cut(longer, "run", 11, **allowed)
+        assert (runner.folder / "run" / "evaluation.json").exists()
+    runner.train(longer, "run", **allowed)
+    assert equal(weights(runner.folder / "run"), weights(runner.folder / "whole"))
+    assert runner.losses("run") == runner.losses("whole")
+    assert not (runner.folder / "run" / "evaluation.json").exists()  # it was of other weights
+    assert (runner.folder / "run" / "step8-evaluation.json").exists()
 
 
-def test_a_finished_run_without_checkpoints_does_not_begin_anew(shop: Any) -> None:
-    shop.train(shop.recipe(train(steps=2)), "run")
-    before = shop.losses("run"), (shop.folder / "run" / "model.safetensors").read_bytes()
+def test_a_finished_run_without_checkpoints_does_not_begin_anew(runner: Any) -> None:
+    runner.train(runner.recipe(train(steps=2)), "run")
+    before = runner.losses("run"), (runner.folder / "run" / "model.safetensors").read_bytes()
     with pytest.raises(ConfigError, match="is finished at step 2 and keeps no checkpoint"):
-        shop.train(shop.recipe(train(steps=4)), "run", resume=True, allow_changes=["train.steps"])
-    assert before == (shop.losses("run"), (shop.folder / "run" / "model.safetensors").read_bytes())
+        runner.train(
+            runner.recipe(train(steps=4)), "run", resume=True, allow_changes=["train.steps"]
+        )
+    assert before == (
+        runner.losses("run"),
+        (runner.folder / "run" / "model.safetensors").read_bytes(),
+    )
 
 
 def test_an_early_end_is_kept_and_another_patience_goes_on(
-    shop: Any, monkeypatch: pytest.MonkeyPatch
+    runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Validator, "_score", lambda *_: {"digit": {"accuracy": 0.5}})
     rule = {"every": 1, "metric": "digit/accuracy", "patience": 2}
-    recipe = shop.recipe(HELD_OUT, train(steps=8, checkpoint={"every": 5}, validate=rule))
-    shop.train(recipe, "run")
-    assert [step for step, _, _ in shop.losses("run")] == [1, 2, 3]
-    shop.train(recipe, "run", resume=True)
-    assert [step for step, _, _ in shop.losses("run")] == [1, 2, 3]
-    patient = shop.changed(recipe, train(validate={**rule, "patience": 4}))
-    shop.train(patient, "run", resume=True, allow_changes=["train.validate.patience"])
-    assert [step for step, _, _ in shop.losses("run")] == [1, 2, 3, 4, 5]
+    recipe = runner.recipe(HELD_OUT, train(steps=8, checkpoint={"every": 5}, validate=rule))
+    runner.train(recipe, "run")
+    assert [step for step, _, _ in runner.losses("run")] == [1, 2, 3]
+    runner.train(recipe, "run", resume=True)
+    assert [step for step, _, _ in runner.losses("run")] == [1, 2, 3]
+    patient = runner.changed(recipe, train(validate={**rule, "patience": 4}))
+    runner.train(patient, "run", resume=True, allow_changes=["train.validate.patience"])
+    assert [step for step, _, _ in runner.losses("run")] == [1, 2, 3, 4, 5]

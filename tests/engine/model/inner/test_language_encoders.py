@@ -100,13 +100,13 @@ def test_both_ways_of_naming_it_are_one_model(kind: str) -> None:
 @pytest.mark.quick_share(4)
 @pytest.mark.parametrize("connector", POOLERS, ids=lambda c: c if isinstance(c, str) else c["type"])
 @pytest.mark.parametrize("encoder", [SHARED, ALONE], ids=["share", "causal_lm"])
-def test_any_pooler_and_head_learn(encoder: dict[str, Any], connector: Any, shop: Any) -> None:
+def test_any_pooler_and_head_learn(encoder: dict[str, Any], connector: Any, runner: Any) -> None:
     values = recipe({**encoder, "attention": "bidirectional"}, connector, "mlp")
     check(parse_recipe(values))
     path = Path("rows.jsonl").resolve()
     values["tasks"]["kind"]["data"]["train"]["path"] = str(path)
-    shop.train(values, "run")
-    losses = [loss for _, _, loss in shop.losses("run")]
+    runner.train(values, "run")
+    losses = [loss for _, _, loss in runner.losses("run")]
     assert losses[-1] < losses[0] or len(losses) < 2
 
 

@@ -141,7 +141,7 @@ def _data() -> dict[str, Any]:
     return {"data": {"train": {"source": "digits", "split": "train", "limit": 16}}}
 
 
-def test_it_follows_after_each_step(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_follows_after_each_step(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """`a = (a + w) / 2` of what the encoder was after each step."""
     from sensorium.engine.model.parameters import ema
 
@@ -154,7 +154,7 @@ def test_it_follows_after_each_step(shop: Any, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(ema, "ema_update", follow)
     begin = parameters(composed(HALF).stream("image").encoder)
-    model = shop.train(HALF, "run")
+    model = runner.train(HALF, "run")
     for weights in seen:
         begin = (begin + weights) / 2
     torch.testing.assert_close(parameters(model.stream("image").ema), begin)
@@ -162,18 +162,18 @@ def test_it_follows_after_each_step(shop: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("recipe", [HALF, SELF], ids=["near", "dino"])
-def test_it_resumes_bit_for_bit(shop: Any, recipe: dict[str, Any]) -> None:
-    whole = shop.train(recipe, "whole")
-    shop.cut(recipe, "cut", 5)  # behind checkpoint 4
-    resumed = shop.train(recipe, "cut", resume=True)
-    assert shop.losses("cut") == shop.losses("whole")
+def test_it_resumes_bit_for_bit(runner: Any, recipe: dict[str, Any]) -> None:
+    whole = runner.train(recipe, "whole")
+    runner.cut(recipe, "cut", 5)  # behind checkpoint 4
+    resumed = runner.train(recipe, "cut", resume=True)
+    assert runner.losses("cut") == runner.losses("whole")
     state, other = whole.state_dict(), resumed.state_dict()
     assert all(torch.equal(state[name], other[name]) for name in state)
     assert any(name.startswith("streams.image.ema.") for name in state)
 
 
-def test_its_weights_are_those_of_the_next_recipe(shop: Any) -> None:
-    first = shop.train(SELF, "first")
+def test_its_weights_are_those_of_the_next_recipe(runner: Any) -> None:
+    first = runner.train(SELF, "first")
     stream = first.stream("image")
     assert not torch.equal(parameters(stream.ema), parameters(stream.encoder))
 
@@ -186,7 +186,7 @@ def test_its_weights_are_those_of_the_next_recipe(shop: Any) -> None:
             part.fit([{"word": "one"}, {"word": "two"}])
         return parameters(compose(plan).stream("image").encoder)
 
-    folder = shop.folder / "first"
+    folder = runner.folder / "first"
     assert torch.equal(begun(str(folder)), parameters(stream.encoder))
     assert torch.equal(begun(f"{folder}:image.ema"), parameters(stream.ema))
     again = load_model(folder).stream("image")
@@ -195,28 +195,28 @@ def test_its_weights_are_those_of_the_next_recipe(shop: Any) -> None:
         begun(f"{folder}:scan.ema")
 
 
-def test_a_run_without_an_average_says_so(shop: Any) -> None:
-    shop.train(shop.recipe({"train": {"steps": 1}}), "plain")
-    encoder = {"type": "tiny_parts:Tiny", "weights": f"{shop.folder}/plain:image.ema"}
-    recipe = shop.recipe({"inputs": {"image": {"encoder": encoder}}, "train": {"steps": 1}})
+def test_a_run_without_an_average_says_so(runner: Any) -> None:
+    runner.train(runner.recipe({"train": {"steps": 1}}), "plain")
+    encoder = {"type": "tiny_parts:Tiny", "weights": f"{runner.folder}/plain:image.ema"}
+    recipe = runner.recipe({"inputs": {"image": {"encoder": encoder}}, "train": {"steps": 1}})
     with pytest.raises(ConfigError, match=r"keeps no average of image; take .*plain:image"):
-        shop.train(recipe, "next")
+        runner.train(recipe, "next")
 
 
-def test_what_a_task_found_stops_the_run(shop: Any) -> None:
-    recipe = shop.changed(HALF, {"tasks": {"near": {"halts": 3}}})
+def test_what_a_task_found_stops_the_run(runner: Any) -> None:
+    recipe = runner.changed(HALF, {"tasks": {"near": {"halts": 3}}})
     with pytest.raises(
         RuntimeFailure, match=r"^step 3: tasks\.near: found nothing, expected something"
     ):
-        shop.train(recipe, "run")
+        runner.train(recipe, "run")
 
 
-def test_a_frozen_encoder_and_two_averages_are_refused(shop: Any) -> None:
+def test_a_frozen_encoder_and_two_averages_are_refused(runner: Any) -> None:
     frozen = {"inputs": {"image": {"encoder": {"freeze": True}}}}
     with pytest.raises(ConfigError, match=r"inputs.image.encoder: is frozen, and tasks.near"):
-        composed(shop.changed(HALF, frozen))
+        composed(runner.changed(HALF, frozen))
     with pytest.raises(ConfigError, match=r"tasks.other: keeps an average of inputs.image"):
-        composed(shop.changed(HALF, {"tasks": {"other": HALF["tasks"]["near"]}}))
+        composed(runner.changed(HALF, {"tasks": {"other": HALF["tasks"]["near"]}}))
 
 
 def test_views_are_varied_by_themselves_where_the_task_says_so() -> None:
@@ -248,38 +248,38 @@ def test_views_are_varied_by_themselves_where_the_task_says_so() -> None:
     assert torch.equal(apart["a"]["pixel_values"], again["a"]["pixel_values"])
 
 
-def test_a_self_supervised_run_says_what_its_teacher_does(shop: Any) -> None:
+def test_a_self_supervised_run_says_what_its_teacher_does(runner: Any) -> None:
     test = {
         "tasks": {"dino": {"data": {"test": {"source": "digits", "split": "test", "limit": 9}}}}
     }
-    shop.train(shop.changed(SELF, test), "run")
-    lines = read_metrics(shop.folder / "run")
+    runner.train(runner.changed(SELF, test), "run")
+    lines = read_metrics(runner.folder / "run")
     assert all({"vector", "token", "koleo", "entropy", "rank"} <= set(line) for line in lines[:6])
-    result = evaluate(load_model(shop.folder / "run"))["dino"]
+    result = evaluate(load_model(runner.folder / "run"))["dino"]
     assert 1 <= result["rank"] <= 8 and 0 <= result["spread"] <= 1
-    assert load(shop.folder / "run").embed(image=np.zeros((8, 8, 3), np.uint8)).shape == (1, 8)
+    assert load(runner.folder / "run").embed(image=np.zeros((8, 8, 3), np.uint8)).shape == (1, 8)
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(shop: Any) -> None:
+def test_two_processes_learn_what_one_does(runner: Any) -> None:
     """Targets are centred over the rows of both; masks, which each draws by itself, left out."""
-    shutil.copy(__file__, shop.folder / "averages_parts.py")
+    shutil.copy(__file__, runner.folder / "averages_parts.py")
     plain = {"type": "averages_parts:Tokens", "dropout": 0.0, "norm": False}
     options = {"masked_fraction": 0.0, "koleo_weight": 0.0}
     change = {"inputs": {"image": {"encoder": plain}}, "tasks": {"dino": options}}
-    recipe = shop.changed(SELF, change, {"train": {"steps": 3}})
-    one = shop.go(recipe, "one")
+    recipe = runner.changed(SELF, change, {"train": {"steps": 3}})
+    one = runner.go(recipe, "one")
     assert one.returncode == 0, one.stderr
-    two = shop.go(shop.changed(recipe, {"train": {"batch_size": 4}}), "two", processes=2)
+    two = runner.go(runner.changed(recipe, {"train": {"batch_size": 4}}), "two", processes=2)
     assert two.returncode == 0, two.stderr
-    lines = [read_metrics(shop.folder / name) for name in ("one", "two")]
+    lines = [read_metrics(runner.folder / name) for name in ("one", "two")]
     for key in ("loss", "vector", "entropy", "rank"):
         values = [[line[key] for line in run if key in line] for run in lines]
         assert values[1] == pytest.approx(values[0], rel=1e-4), key
 
 
-def test_exact_tensors_of_a_checkpoint_hold_the_teacher(shop: Any) -> None:
-    shop.train(SELF, "run")
-    newest = max((shop.folder / "run" / "checkpoints").glob("step-*"))
+def test_exact_tensors_of_a_checkpoint_hold_the_teacher(runner: Any) -> None:
+    runner.train(SELF, "run")
+    newest = max((runner.folder / "run" / "checkpoints").glob("step-*"))
     tensors = read_tensors(newest / "model.safetensors")
     assert {"streams.image.ema.mix.weight", "tasks.dino.teacher.vector.prototypes"} <= set(tensors)

@@ -134,16 +134,16 @@ def test_a_named_decoder_encodes_too() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("query", [ENCODER, {"share": "backbone"}], ids=["encoder", "backbone"])
-def test_a_resumed_run_has_the_losses_of_a_whole_one(shop: Any, folder: Path, query: Any) -> None:
+def test_a_resumed_run_has_the_losses_of_a_whole_one(runner: Any, folder: Path, query: Any) -> None:
     settings = {"steps": 4, "batch_size": 2, "checkpoint": {"every": 1}}
     stack = {"backbone": {**LLAMA, "lora": {"r": 2}}} if "share" in query else {}
     values = recipe({"share": "query"}, query, train=settings, **stack)
     values["tasks"]["match"]["data"]["train"]["path"] = str(folder / "rows.jsonl")
-    shop.train(values, "whole")
-    shop.cut(values, "cut", 3)
-    shop.train(values, "cut", resume=True)
-    assert shop.losses("cut") == shop.losses("whole")
-    whole, cut = (load_file(shop.folder / n / "model.safetensors") for n in ("whole", "cut"))
+    runner.train(values, "whole")
+    runner.cut(values, "cut", 3)
+    runner.train(values, "cut", resume=True)
+    assert runner.losses("cut") == runner.losses("whole")
+    whole, cut = (load_file(runner.folder / n / "model.safetensors") for n in ("whole", "cut"))
     torch.testing.assert_close(cut, whole, rtol=0, atol=0)
 
 

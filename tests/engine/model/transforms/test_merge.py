@@ -87,19 +87,19 @@ def test_fisher_weights_each_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_runs_merge_in_a_recipe(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_merge_in_a_recipe(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their adapters merged, their Fisher information from their optimizers; the merged run needs
     neither."""
-    (shop.folder / "rows.jsonl").write_text('{"text": "a cat", "answer": "the cat"}\n' * 4)
-    monkeypatch.chdir(shop.folder)
+    (runner.folder / "rows.jsonl").write_text('{"text": "a cat", "answer": "the cat"}\n' * 4)
+    monkeypatch.chdir(runner.folder)
     values = recipe()
     values["train"] |= {"steps": 2, "checkpoint": {"every": 1}}
-    first = shop.train(values, "first")
+    first = runner.train(values, "first")
     values["train"]["seed"] = 1
     values["backbone"]["lora"] = {"r": 2}
-    shop.train(values, "second")
+    runner.train(values, "second")
     del values["backbone"]["lora"]
-    third = shop.train(values, "third")
+    third = runner.train(values, "third")
 
     def made(**options: Any) -> Any:
         step = {"type": "merge", "sources": ["second" if not options else "third"], **options}

@@ -101,14 +101,14 @@ def test_any_part_takes_them(where: str) -> None:
     assert equal(state(build("again.yaml")), state(model))
 
 
-def test_a_stopped_run_resumes_exactly(shop: Any) -> None:
+def test_a_stopped_run_resumes_exactly(runner: Any) -> None:
     half = [{"type": "keep_layers", "every": 2}]
     values = recipe({"transforms": [KEEP]}, {"freeze": True, "transforms": half})
     values["train"] |= {"steps": 4, "checkpoint": {"every": 2}}
-    whole = shop.train(values, "whole")
-    shop.cut(values, "part", 3)
-    assert equal(state(shop.train(values, "part", resume=True)), state(whole))
-    loaded = load_model(shop.folder / "part")
+    whole = runner.train(values, "whole")
+    runner.cut(values, "part", 3)
+    assert equal(state(runner.train(values, "part", resume=True)), state(whole))
+    loaded = load_model(runner.folder / "part")
     assert equal(state(loaded), state(whole))
     assert len(loaded.stream("text").encoder.blocks()) == 2
 

@@ -283,13 +283,13 @@ def test_what_does_not_fit_is_refused(
         apply_steps(tiny("llama", vocab_size=22), parse_transforms(repr([step]), "t"), "t", context)
 
 
-def test_embeddings_alone_train(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embeddings_alone_train(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first half of recycling: `train_only: embeddings` leaves every layer as it was."""
-    monkeypatch.chdir(shop.folder)
+    monkeypatch.chdir(runner.folder)
     Path("rows.jsonl").write_text('{"text": "walk", "answer": "walking"}\n' * 4)
     values = recipe({"train_only": "embeddings"})
     begun = compose(resolve_and_fit(parse_recipe(values))).backbone
-    trained = shop.train(values, "run").backbone
+    trained = runner.train(values, "run").backbone
     assert begun is not None
     before, after = begun.state_dict(), trained.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}

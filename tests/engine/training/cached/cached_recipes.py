@@ -8,8 +8,8 @@ FROZEN = {"inputs": {"image": {"encoder": {"freeze": True}, "connector": "mlp"}}
 PLAIN = {"cache": {"features": False}}
 
 
-def stores(shop: Any, level: str = "features") -> set[str]:
-    return {path.name for path in (shop.folder / "cache").glob(f"{level}/*")}
+def stores(runner: Any, level: str = "features") -> set[str]:
+    return {path.name for path in (runner.folder / "cache").glob(f"{level}/*")}
 
 
 def tiny() -> Any:

@@ -19,37 +19,37 @@ from sensorium.tests.engine.training.cached.cached_recipes import FROZEN, PLAIN,
 
 @pytest.mark.quick_share(2)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_losses_are_the_same_with_the_cache_and_without(shop: Any, workers: int) -> None:
+def test_the_losses_are_the_same_with_the_cache_and_without(runner: Any, workers: int) -> None:
     """Dropout and a batch norm in the encoder: it is in `eval()`, cached or not."""
     noisy = {"inputs": {"image": {"encoder": {"dropout": 0.3, "norm": True, "noise": 0.2}}}}
     held = {"tasks": {"digit": {"data": {"train": {"holdout": 0.2}}}}}
-    recipe = shop.recipe(
+    recipe = runner.recipe(
         FROZEN, noisy, held, train(steps=30, num_workers=workers, validate={"every": 10})
     )
-    without = shop.values(shop.changed(recipe, PLAIN), "without")
-    assert not (shop.folder / "cache").exists()
-    cached = shop.values(recipe, "cached")
-    assert len(stores(shop)) == 1
+    without = runner.values(runner.changed(recipe, PLAIN), "without")
+    assert not (runner.folder / "cache").exists()
+    cached = runner.values(recipe, "cached")
+    assert len(stores(runner)) == 1
     assert cached == pytest.approx(without, abs=1e-5)
-    remaining = [load_file(shop.folder / n / "model.safetensors") for n in ("cached", "without")]
+    remaining = [load_file(runner.folder / n / "model.safetensors") for n in ("cached", "without")]
     for name, value in remaining[0].items():
         torch.testing.assert_close(value, remaining[1][name], rtol=0, atol=1e-4)
 
 
-def test_captions_over_the_cache_have_the_same_losses(shop: Any) -> None:
+def test_captions_over_the_cache_have_the_same_losses(runner: Any) -> None:
     frozen = {"inputs": {"scan": {"encoder": {"freeze": True}}, "image": None}}
-    recipe = shop.both(frozen, {"tasks": {"digit": None}}, train(steps=6))
-    cached = shop.values(recipe, "cached")
-    assert len(stores(shop)) == 1
-    without = shop.values(shop.changed(recipe, PLAIN), "without")
+    recipe = runner.both(frozen, {"tasks": {"digit": None}}, train(steps=6))
+    cached = runner.values(recipe, "cached")
+    assert len(stores(runner)) == 1
+    without = runner.values(runner.changed(recipe, PLAIN), "without")
     assert cached == pytest.approx(without, abs=1e-5)
 
 
 def test_a_cached_encoder_is_run_once_a_row_and_then_never(
-    shop: Any, monkeypatch: pytest.MonkeyPatch, forbid: Any
+    runner: Any, monkeypatch: pytest.MonkeyPatch, forbid: Any
 ) -> None:
-    recipe = shop.recipe(FROZEN, train(steps=25))  # two epochs and a half of 40 rows
-    shop.train(shop.recipe(train(steps=0)), "import")
+    recipe = runner.recipe(FROZEN, train(steps=25))  # two epochs and a half of 40 rows
+    runner.train(runner.recipe(train(steps=0)), "import")
     rows: list[int] = []
     real = tiny().forward
 
@@ -58,11 +58,11 @@ def test_a_cached_encoder_is_run_once_a_row_and_then_never(
         return real(self, pixel_values)
 
     monkeypatch.setattr(tiny(), "forward", counted)
-    first = shop.values(recipe, "first")
+    first = runner.values(recipe, "first")
     assert sum(rows) == 40
     forbid(tiny(), "forward")
     monkeypatch.setattr(image, "read", None)  # nor is a picture read again
-    assert shop.values(recipe, "second") == first
+    assert runner.values(recipe, "second") == first
 
 
 @pytest.mark.parametrize(
@@ -75,26 +75,26 @@ def test_a_cached_encoder_is_run_once_a_row_and_then_never(
         (PLAIN, "it was not asked for"),
     ],
 )
-def test_what_varies_is_not_cached(shop: Any, change: dict[str, Any], why: str) -> None:
-    shop.train(shop.recipe(FROZEN, change, train(steps=2)), "run")
-    assert not stores(shop), why
+def test_what_varies_is_not_cached(runner: Any, change: dict[str, Any], why: str) -> None:
+    runner.train(runner.recipe(FROZEN, change, train(steps=2)), "run")
+    assert not stores(runner), why
 
 
-def test_what_changes_the_features_is_a_miss(shop: Any) -> None:
+def test_what_changes_the_features_is_a_miss(runner: Any) -> None:
     """Each of these changes makes a store of its own; what changes nothing makes none."""
-    weights = shop.folder / "encoder.safetensors"
-    shop.train(shop.recipe(train(steps=0)), "import")
+    weights = runner.folder / "encoder.safetensors"
+    runner.train(runner.recipe(train(steps=0)), "import")
     torch.manual_seed(0)
     encoder = tiny()()
     save_file(encoder.state_dict(), weights)
     messages = {"inputs": {"image": {"encoder": {"weights": str(weights)}}}}
-    recipe = shop.recipe(FROZEN, messages, train(steps=1))
+    recipe = runner.recipe(FROZEN, messages, train(steps=1))
     known: set[str] = set()
 
     def run(new: int, *changes: Any) -> None:
-        shop.train(shop.changed(recipe, *changes), "run")
-        shutil.rmtree(shop.folder / "run")
-        result = stores(shop)
+        runner.train(runner.changed(recipe, *changes), "run")
+        shutil.rmtree(runner.folder / "run")
+        result = stores(runner)
         assert len(result - known) == new, changes
         known.update(result)
 
@@ -112,13 +112,13 @@ def test_what_changes_the_features_is_a_miss(shop: Any) -> None:
     run(1)
 
 
-def test_other_layers_are_other_features(shop: Any) -> None:
+def test_other_layers_are_other_features(runner: Any) -> None:
     """What a task asks of the encoder's layers is part of the key, and comes back."""
     from sensorium.modalities.base import Encoder, Features
     from sensorium.tasks.supervised.classification import Classification
     from sensorium.tasks.uses import StreamUse
 
-    shop.train(shop.recipe(train(steps=0)), "import")
+    runner.train(runner.recipe(train(steps=0)), "import")
     result: list[int] = []
 
     class Layered(Classification):
@@ -142,46 +142,48 @@ def test_other_layers_are_other_features(shop: Any) -> None:
     assert issubclass(Deep, Encoder)
     tiny_parts.Deep, tiny_parts.Layered = Deep, Layered
     deep = {"inputs": {"image": {"encoder": {"type": "tiny_parts:Deep"}, "connector": None}}}
-    recipe = shop.recipe(FROZEN, deep, train(steps=1))
-    shop.train(recipe, "without")
-    shop.train(shop.changed(recipe, {"tasks": {"digit": {"type": "tiny_parts:Layered"}}}), "with")
-    assert len(stores(shop)) == 2 and result == [1]
+    recipe = runner.recipe(FROZEN, deep, train(steps=1))
+    runner.train(recipe, "without")
+    runner.train(
+        runner.changed(recipe, {"tasks": {"digit": {"type": "tiny_parts:Layered"}}}), "with"
+    )
+    assert len(stores(runner)) == 2 and result == [1]
 
 
 @pytest.mark.slow
-def test_two_runs_may_fill_and_use_a_store_at_once(shop: Any) -> None:
-    recipe = shop.recipe(FROZEN, {"tasks": {"digit": {"data": {"train": {"limit": 400}}}}})
-    recipe = shop.changed(recipe, train(steps=20))
+def test_two_runs_may_fill_and_use_a_store_at_once(runner: Any) -> None:
+    recipe = runner.recipe(FROZEN, {"tasks": {"digit": {"data": {"train": {"limit": 400}}}}})
+    recipe = runner.changed(recipe, train(steps=20))
     started = [
         subprocess.Popen(
-            shop.command(recipe, name, "--quiet"), cwd=Path(shop.folder), stderr=subprocess.PIPE
+            runner.command(recipe, name, "--quiet"), cwd=Path(runner.folder), stderr=subprocess.PIPE
         )
         for name in ("one", "two")
     ]
     for process in started:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err.decode()
-    assert shop.losses("one") == shop.losses("two")
-    assert len(stores(shop)) == 1
-    without = shop.values(shop.changed(recipe, PLAIN), "without")
-    assert [x for *_, x in shop.losses("one")] == pytest.approx(without, abs=1e-5)
+    assert runner.losses("one") == runner.losses("two")
+    assert len(stores(runner)) == 1
+    without = runner.values(runner.changed(recipe, PLAIN), "without")
+    assert [x for *_, x in runner.losses("one")] == pytest.approx(without, abs=1e-5)
 
 
 @pytest.mark.quick_share(3)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stored", ["as_computed", "float16", "bfloat16"])
 def test_a_run_over_the_cache_is_evaluated_in_whatever_it_was_stored(
-    shop: Any, precision: str, stored: str
+    runner: Any, precision: str, stored: str
 ) -> None:
     from sensorium.engine.checkpoint import load_model
     from sensorium.engine.evaluation import evaluate
 
     test = {"test": {"source": "digits", "split": "test", "limit": 20}}
-    recipe = shop.recipe(FROZEN, {"tasks": {"digit": {"data": test}}})
-    recipe = shop.changed(recipe, train(steps=6, precision=precision))
-    remaining = shop.values(shop.changed(recipe, {"cache": {"precision": stored}}), "run")
-    without = shop.values(shop.changed(recipe, PLAIN), "without")
+    recipe = runner.recipe(FROZEN, {"tasks": {"digit": {"data": test}}})
+    recipe = runner.changed(recipe, train(steps=6, precision=precision))
+    remaining = runner.values(runner.changed(recipe, {"cache": {"precision": stored}}), "run")
+    without = runner.values(runner.changed(recipe, PLAIN), "without")
     rough = precision == "bf16" or stored != "as_computed"
     assert remaining == pytest.approx(without, abs=1e-2 if rough else 1e-5)
-    result = evaluate(load_model(shop.folder / "run"), input_ablation=False)
+    result = evaluate(load_model(runner.folder / "run"), input_ablation=False)
     assert 0 <= result["digit"]["accuracy"] <= 1

@@ -23,8 +23,8 @@ def records() -> int:
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_shares_are_apart_and_make_the_whole(shop: Any, processes: int) -> None:
-    model = build(parse_recipe(shop.recipe(FROZEN)))
+def test_shares_are_apart_and_make_the_whole(runner: Any, processes: int) -> None:
+    model = build(parse_recipe(runner.recipe(FROZEN)))
     datasets, _ = open_data(model, model.plan.recipe.train)
     computed, filled = [], []
     for process in range(processes):
@@ -45,20 +45,20 @@ def test_shares_are_apart_and_make_the_whole(shop: Any, processes: int) -> None:
     assert not filled  # nothing is missing
 
 
-def test_a_training_finds_what_the_command_filled(shop: Any, forbid: Any) -> None:
-    values = shop.recipe(FROZEN)
-    assert fill_cache(str(shop.write(values, "recipe")), (), "cpu") == ["image"]
+def test_a_training_finds_what_the_command_filled(runner: Any, forbid: Any) -> None:
+    values = runner.recipe(FROZEN)
+    assert fill_cache(str(runner.write(values, "recipe")), (), "cpu") == ["image"]
     assert records() == 40
     import tiny_parts
 
     forbid(tiny_parts.Tiny, "forward")
-    shop.train(values, "run")
+    runner.train(values, "run")
 
 
 @pytest.mark.slow
-def test_two_processes_fill_one_store(shop: Any) -> None:
-    file = shop.write(shop.recipe(FROZEN), "recipe")
+def test_two_processes_fill_one_store(runner: Any) -> None:
+    file = runner.write(runner.recipe(FROZEN), "recipe")
     command = ["cache", "fill", str(file), "--engine", "torchrun", "--processes", "2"]
-    done = shop.run([sys.executable, "-m", "sensorium", *command, "--device", "cpu"])
+    done = runner.run([sys.executable, "-m", "sensorium", *command, "--device", "cpu"])
     assert done.returncode == 0, done.stderr
     assert records() == 40

@@ -49,47 +49,47 @@ class Peak(TorchDispatchMode):
         self.live -= size
 
 
-def recipe(shop: Any, rows: int, **settings: Any) -> dict[str, Any]:
+def recipe(runner: Any, rows: int, **settings: Any) -> dict[str, Any]:
     """A decoder of GPT-2's shape on texts of one length."""
     lines = [{"text": f"{i:032d}"} for i in range(64)]
-    (shop.folder / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
-    data = {"train": {"source": "json", "path": str(shop.folder / "lines.jsonl")}}
+    (runner.folder / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    data = {"train": {"source": "json", "path": str(runner.folder / "lines.jsonl")}}
     task = {"type": "language_modeling", "text": "{text}", "data": data}
     backbone = {"type": "causal", "config": GPT2, "tokenizer": "bytes", "weights": "none"}
     base = {"backbone": backbone, "tasks": {"lines": task}}
-    return dict(shop.changed(base, train(steps=3, batch_size=rows, **settings)))
+    return dict(runner.changed(base, train(steps=3, batch_size=rows, **settings)))
 
 
 @pytest.mark.quick_share(4)
 @pytest.mark.parametrize("rows", [1, 16])
 @pytest.mark.parametrize("recomputed", [False, True])
-def test_a_step_needs_what_is_foretold(shop: Any, rows: int, recomputed: bool) -> None:
+def test_a_step_needs_what_is_foretold(runner: Any, rows: int, recomputed: bool) -> None:
     """Few rows: gradients outweigh the activations; many: the other way round."""
-    values = recipe(shop, rows, activation_checkpointing=recomputed)
+    values = recipe(runner, rows, activation_checkpointing=recomputed)
     plans = memory_plans(parse_recipe(values))
     end = ", activation_checkpointing" if recomputed else ""
     with Peak() as measured:
-        shop.train(values, "run")
+        runner.train(values, "run")
     assert plans[ONE + end]["lines"] == pytest.approx(measured.peak, rel=0.15)
 
 
-def test_shards_need_less_on_more_devices(shop: Any) -> None:
-    plans = memory_plans(parse_recipe(recipe(shop, 1)))
+def test_shards_need_less_on_more_devices(runner: Any) -> None:
+    plans = memory_plans(parse_recipe(recipe(runner, 1)))
     one, eight, many = (plans[p]["lines"] for p in (ONE, "fsdp on 8 devices", "fsdp on 64 devices"))
     assert one > eight > many > 0
     assert memory_table(plans).splitlines()[0].split() == ["GB", "of", "each", "device", "lines"]
 
 
 @pytest.mark.slow
-def test_compiled_blocks_learn_the_same_and_a_step_is_profiled(shop: Any) -> None:
-    values = recipe(shop, 2, log_every=1)
-    expected = shop.values(values, "eager")
-    compiled = shop.changed(values, train(compile="eager", profile=2))
-    assert shop.values(compiled, "compiled") == pytest.approx(expected, abs=1e-5)
-    (trace,) = (shop.folder / "compiled" / "profile").iterdir()
+def test_compiled_blocks_learn_the_same_and_a_step_is_profiled(runner: Any) -> None:
+    values = recipe(runner, 2, log_every=1)
+    expected = runner.values(values, "eager")
+    compiled = runner.changed(values, train(compile="eager", profile=2))
+    assert runner.values(compiled, "compiled") == pytest.approx(expected, abs=1e-5)
+    (trace,) = (runner.folder / "compiled" / "profile").iterdir()
     assert trace.name == "step-2-rank-0.json" and json.loads(trace.read_text())["traceEvents"]
 
 
-def test_an_unknown_backend_is_refused(shop: Any) -> None:
+def test_an_unknown_backend_is_refused(runner: Any) -> None:
     with pytest.raises(ConfigError, match=r"train\.compile: there is no backend 'inductr'"):
-        shop.train(recipe(shop, 2, compile="inductr"), "run")
+        runner.train(recipe(runner, 2, compile="inductr"), "run")

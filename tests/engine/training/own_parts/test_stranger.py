@@ -69,12 +69,12 @@ print(json.dumps([model.generate("digit", image=[row["image"] for row in rows]),
 
 
 @pytest.fixture
-def mine(shop: Any) -> Any:
+def mine(runner: Any) -> Any:
     """A folder with the file and a recipe in it: what a stranger has."""
-    (shop.folder / "my_file.py").write_text(MY_FILE)
-    (shop.folder / "mine.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    (runner.folder / "my_file.py").write_text(MY_FILE)
+    (runner.folder / "mine.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
     assert len(MY_FILE.splitlines()) < 40
-    return shop
+    return runner
 
 
 @pytest.mark.slow

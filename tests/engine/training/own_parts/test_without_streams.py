@@ -51,11 +51,11 @@ RECIPES = {"prior": (PRIOR, "word=two"), "language": (LANGUAGE, "caption=a two")
 
 
 @pytest.fixture
-def home(shop: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def home(runner: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A folder with the tasks' file in it."""
-    shutil.copy(PARTS, shop.folder / PARTS.name)
+    shutil.copy(PARTS, runner.folder / PARTS.name)
     monkeypatch.delitem(sys.modules, "streamless_parts", raising=False)
-    yield shop
+    yield runner
     sys.modules.pop("streamless_parts", None)
 
 

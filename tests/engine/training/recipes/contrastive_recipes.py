@@ -45,8 +45,8 @@ def asked(**changes: Any) -> dict[str, Any]:
     return {"tasks": {"match": changes}}
 
 
-def composed(shop: Any, *changes: Any) -> Model:
-    return build(parse_recipe(shop.recipe(PAIR, *changes)))
+def composed(runner: Any, *changes: Any) -> Model:
+    return build(parse_recipe(runner.recipe(PAIR, *changes)))
 
 
 LOSSES: dict[str, dict[str, Any]] = {

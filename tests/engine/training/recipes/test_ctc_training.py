@@ -50,36 +50,36 @@ def sound(**task: Any) -> dict[str, Any]:
     }
 
 
-def skipping(recipe: Mapping[str, Any], shop: Any) -> dict[str, Any]:
+def skipping(recipe: Mapping[str, Any], runner: Any) -> dict[str, Any]:
     data = {"data": {"train": {"on_error": "skip"}}}
-    return dict(shop.changed(recipe, {"tasks": {"read": data}}))
+    return dict(runner.changed(recipe, {"tasks": {"read": data}}))
 
 
-def test_a_row_that_cannot_be_learned_ends_training_with_its_key(shop: Any) -> None:
+def test_a_row_that_cannot_be_learned_ends_training_with_its_key(runner: Any) -> None:
     line = r"tasks\.read.data.train, row \S+: target: .*; .\w+. needs \d .* the signal has 4"
     with pytest.raises(RuntimeFailure, match=line):
-        shop.train(shop.changed(PICTURES, {"train": {"batch_size": 40}}), "stops")
+        runner.train(runner.changed(PICTURES, {"train": {"batch_size": 40}}), "stops")
 
 
-def test_or_is_skipped_and_counted(shop: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_or_is_skipped_and_counted(runner: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "sensorium"):
-        train(parse_recipe(skipping(PICTURES, shop)), shop.folder / "skips", show=True)
-    assert all(loss < 100 for _, _, loss in shop.losses("skips"))
+        train(parse_recipe(skipping(PICTURES, runner)), runner.folder / "skips", show=True)
+    assert all(loss < 100 for _, _, loss in runner.losses("skips"))
     *rows, summary = caplog.messages
     messages = [line for line in rows if "longer than the frames allow" in line]
     assert len({line.partition(":")[0] for line in messages}) == len(messages) > 10  # each row once
     assert f"skipped: {len(messages)} x target: longer than the frames allow" in summary
 
 
-def test_the_dry_run(shop: Any) -> None:
+def test_the_dry_run(runner: Any) -> None:
     stages = {stage.where: stage.shape for stage in check(parse_recipe(sound())).components}
     assert stages["tasks.ctc.head"].startswith("[B, ")
 
 
 @pytest.fixture
-def spoken(shop: Any) -> Any:
+def spoken(runner: Any) -> Any:
     pytest.importorskip("espeakng_loader")
-    return shop
+    return runner
 
 
 def test_a_recogniser_is_trained_saved_and_asked(spoken: Any) -> None:

@@ -38,13 +38,13 @@ def gradients(model: Model, batch: Batch) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-def test_hard_negatives_share_a_tower_and_its_chunks(shop: Any) -> None:
+def test_hard_negatives_share_a_tower_and_its_chunks(runner: Any) -> None:
     """Their gradient reaches the shared weights, and chunks leave it as it is."""
     hard = LOSSES["hard negatives"]
-    whole, chunks = (composed(shop, hard, asked(gradcache_chunk_size=rows)) for rows in (None, 3))
+    whole, chunks = (composed(runner, hard, asked(gradcache_chunk_size=rows)) for rows in (None, 3))
     batch = batch_of(whole, 8)
     expected, result = gradients(whole, batch), gradients(chunks, batch)
-    plain = gradients(composed(shop, asked(matryoshka=[4])), batch)
+    plain = gradients(composed(runner, asked(matryoshka=[4])), batch)
     assert expected.keys() == result.keys() == plain.keys()
     for name, grad in expected.items():
         torch.testing.assert_close(result[name], grad, rtol=1e-4, atol=1e-6, msg=name)
@@ -52,10 +52,10 @@ def test_hard_negatives_share_a_tower_and_its_chunks(shop: Any) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
-def test_chunks_give_the_gradients_of_the_whole_batch(shop: Any, rows: int) -> None:
+def test_chunks_give_the_gradients_of_the_whole_batch(runner: Any, rows: int) -> None:
     """Dropout included: what is computed again has the random numbers of the first time."""
     noisy = {"inputs": {"image": {"encoder": {"dropout": 0.3}}}}
-    model = composed(shop, noisy, asked(gradcache_chunk_size=rows))
+    model = composed(runner, noisy, asked(gradcache_chunk_size=rows))
     batch = batch_of(model, 8)
     drawn: list[Tensor] = []
     handle = (
@@ -74,8 +74,8 @@ def test_chunks_give_the_gradients_of_the_whole_batch(shop: Any, rows: int) -> N
 
 
 @pytest.mark.parametrize("rows", [1, 3, 8])
-def test_chunks_without_dropout_change_nothing(shop: Any, rows: int) -> None:
-    chunked, whole = composed(shop, asked(gradcache_chunk_size=rows)), composed(shop)
+def test_chunks_without_dropout_change_nothing(runner: Any, rows: int) -> None:
+    chunked, whole = composed(runner, asked(gradcache_chunk_size=rows)), composed(runner)
     batch = batch_of(whole, 8)
     result, expected = gradients(chunked, batch), gradients(whole, batch)
     assert result.keys() == expected.keys()
@@ -83,7 +83,7 @@ def test_chunks_without_dropout_change_nothing(shop: Any, rows: int) -> None:
         torch.testing.assert_close(result[name], expected[name], rtol=0, atol=1e-5, msg=name)
 
 
-def test_chunks_keep_less_for_the_backward(shop: Any) -> None:
+def test_chunks_keep_less_for_the_backward(runner: Any) -> None:
     """The bytes that autograd holds at the end of the forward."""
 
     def held(model: Model, batch: Batch) -> int:
@@ -99,14 +99,14 @@ def test_chunks_keep_less_for_the_backward(shop: Any) -> None:
             model(batch)
         return sum(remaining.values())
 
-    whole, chunked = composed(shop), composed(shop, asked(gradcache_chunk_size=4))
+    whole, chunked = composed(runner), composed(runner, asked(gradcache_chunk_size=4))
     batch = batch_of(whole, 32)
     assert held(chunked, batch) < held(whole, batch) / 5
 
 
-def test_chunks_and_batch_norms_do_not_go_together(shop: Any) -> None:
+def test_chunks_and_batch_norms_do_not_go_together(runner: Any) -> None:
     model = composed(
-        shop, asked(gradcache_chunk_size=2), {"inputs": {"image": {"encoder": {"norm": True}}}}
+        runner, asked(gradcache_chunk_size=2), {"inputs": {"image": {"encoder": {"norm": True}}}}
     )
     with pytest.raises(ValueError, match="chunk: the stream has batch norms that train"):
         model(batch_of(model, 4))

@@ -21,17 +21,17 @@ PLAIN = {"cache": {"features": False}}
 def test_training_evaluation_and_holdout(bags: Any) -> None:
     held = {"tasks": {"bag": {"data": {"train": {"holdout": 0.34}}}}}
     every = {"train": {"validate": {"every": 2}}}
-    cached = bags.shop.values(bags.recipe(FROZEN, held, every), "cached")
-    without = bags.shop.values(bags.recipe(FROZEN, held, every, PLAIN), "without")
+    cached = bags.runner.values(bags.recipe(FROZEN, held, every), "cached")
+    without = bags.runner.values(bags.recipe(FROZEN, held, every, PLAIN), "without")
     assert cached == pytest.approx(without, abs=1e-5)
     result = evaluate(bags.model(FROZEN))["bag"]
     assert result["error_image_shuffled"] != result["error"] and result["batch_gap"] < 1e-5
 
 
 def test_workers_change_nothing(bags: Any) -> None:
-    plain = bags.shop.values(bags.recipe(PLAIN), "plain")
+    plain = bags.runner.values(bags.recipe(PLAIN), "plain")
     workers = bags.recipe(PLAIN, {"train": {"num_workers": 2}})
-    assert bags.shop.values(workers, "workers") == plain
+    assert bags.runner.values(workers, "workers") == plain
 
 
 @pytest.mark.parametrize("change", [{}, {"tasks": {"bag": {"data": None}}}])
@@ -75,9 +75,9 @@ def test_two_processes_of_which_one_has_no_item(bags: Any) -> None:
     train = {"source": "bag_parts:Bags", "counts": [0, 3, 0, 1, 0, 2, 0, 5]}
     data = {"tasks": {"bag": {"data": {"train": train, "test": None}}}}
     one = bags.recipe(data, {"train": {"batch_size": 4, "steps": 6}})
-    bags.shop.train(one, "one")
-    two = bags.shop.changed(one, {"train": {"batch_size": 2}})
-    done = bags.shop.go(two, "two", processes=2)
+    bags.runner.train(one, "one")
+    two = bags.runner.changed(one, {"train": {"batch_size": 2}})
+    done = bags.runner.go(two, "two", processes=2)
     assert done.returncode == 0, done.stderr
-    result, expected = ([x for *_, x in bags.shop.losses(name)] for name in ("two", "one"))
+    result, expected = ([x for *_, x in bags.runner.losses(name)] for name in ("two", "one"))
     assert result == pytest.approx(expected, abs=1e-5)

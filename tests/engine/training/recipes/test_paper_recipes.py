@@ -36,8 +36,8 @@ def decoder(config: dict[str, Any], **keys: Any) -> dict[str, Any]:
     return {"type": "causal", "config": config, "tokenizer": "bytes", "weights": "none", **keys}
 
 
-def write_rows(shop: Any, rows: list[dict[str, Any]]) -> str:
-    path = shop.folder / "rows.jsonl"
+def write_rows(runner: Any, rows: list[dict[str, Any]]) -> str:
+    path = runner.folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
@@ -48,10 +48,10 @@ MOLECULES = [
 ]
 
 
-def test_instructions_of_tasks_never_trained_on(shop: Any) -> None:
+def test_instructions_of_tasks_never_trained_on(runner: Any) -> None:
     """Natural Instructions: whole tasks are held out. Small language models for sequences: OPT is
     tuned on pairs of SMILES strings and scored by exact match."""
-    path = write_rows(shop, MOLECULES)
+    path = write_rows(runner, MOLECULES)
     rows = {"source": "json", "path": path, "holdout": {"share": 0.34, "by": "task"}}
     task = {
         "type": "captioning",
@@ -63,17 +63,17 @@ def test_instructions_of_tasks_never_trained_on(shop: Any) -> None:
     train = {"steps": 4, "batch_size": 4, "log_every": 1, "validate": {"every": 4}}
     train["validate"]["metric"] = "instruct/exact_match"
     recipe = {"inputs": {}, "backbone": decoder(OPT), "tasks": {"instruct": task}, "train": train}
-    shop.train(recipe, "run")
-    assert "exact_match" in str(read_metrics(shop.folder / "run")[-1])
-    plan = load_model(shop.folder / "run").plan
+    runner.train(recipe, "run")
+    assert "exact_match" in str(read_metrics(runner.folder / "run")[-1])
+    plan = load_model(runner.folder / "run").plan
     sides = [load_split(plan, "instruct", split) for split in ("train", "validation")]
     names = [{side[i]["task"] for i in range(len(side))} for side in sides]
     assert [len(tasks) for tasks in names] == [2, 1] and not names[0] & names[1]
 
 
-def test_instructions_train_adapters_alone(shop: Any) -> None:
+def test_instructions_train_adapters_alone(runner: Any) -> None:
     """Flacuna: a Llama is tuned with LoRA on a mixture of instructions."""
-    data = {"train": {"source": "json", "path": write_rows(shop, MOLECULES)}}
+    data = {"train": {"source": "json", "path": write_rows(runner, MOLECULES)}}
     task = {"type": "captioning", "prompt": "{instruction} {input}", "target": " {output}"}
     recipe = {
         "inputs": {},
@@ -82,7 +82,7 @@ def test_instructions_train_adapters_alone(shop: Any) -> None:
         "train": {"steps": 2, "batch_size": 4, "log_every": 1},
     }
     before = build(parse_recipe(recipe)).state_dict()
-    after = shop.train(recipe, "run").state_dict()
+    after = runner.train(recipe, "run").state_dict()
     moved = {name for name in after if not torch.equal(after[name], before[name])}
     assert moved and all("lora_" in name for name in moved)
 
@@ -97,7 +97,7 @@ def test_a_question_may_be_read_twice() -> None:
 
 
 @pytest.mark.slow
-def test_text_out_tasks_share_an_image_encoder_and_an_encoder_decoder(shop: Any) -> None:
+def test_text_out_tasks_share_an_image_encoder_and_an_encoder_decoder(runner: Any) -> None:
     """Image-language mixture: captions, completion and questions, each with its share and loss."""
     data = {"train": {"source": "digits", "split": "train", "limit": 24}}
     prompts = {
@@ -113,14 +113,14 @@ def test_text_out_tasks_share_an_image_encoder_and_an_encoder_decoder(shop: Any)
     weights = {"caption": 2.0, "complete": 1.0, "question": 1.0}
     train = {"steps": 16, "batch_size": 2, "log_every": 1, "task_weights": weights}
     recipe = {"inputs": {"image": image}, "backbone": PAIR, "tasks": tasks, "train": train}
-    model = shop.train(recipe, "run")
-    assert {task for _, task, _ in shop.losses("run")} == set(prompts)
-    assert all(loss > 0 for *_, loss in shop.losses("run"))
+    model = runner.train(recipe, "run")
+    assert {task for _, task, _ in runner.losses("run")} == set(prompts)
+    assert all(loss > 0 for *_, loss in runner.losses("run"))
     assert list(model.streams) == ["image"] and list(model.decoders) == ["backbone"]
 
 
 @pytest.mark.parametrize("labels", ["word", "marks"])
-def test_one_query_reads_an_encoder_of_t5(shop: Any, labels: str) -> None:
+def test_one_query_reads_an_encoder_of_t5(runner: Any, labels: str) -> None:
     """EncT5: learned queries attend once to the encoder's states; one label or several."""
     rows = [
         {"text": f"number {i}", "word": str(i % 2), "marks": ["a", "b"][: i % 3]} for i in range(12)
@@ -135,14 +135,14 @@ def test_one_query_reads_an_encoder_of_t5(shop: Any, labels: str) -> None:
         "input": "text",
         "target": labels,
         "multi_label": labels == "marks",
-        "data": {"train": {"source": "json", "path": write_rows(shop, rows)}},
+        "data": {"train": {"source": "json", "path": write_rows(runner, rows)}},
     }
     recipe = {
         "inputs": {"text": text},
         "tasks": {"label": task},
         "train": {"steps": 2, "batch_size": 4, "log_every": 1},
     }
-    model = shop.train(recipe, "run")
+    model = runner.train(recipe, "run")
     connector = model.stream("text").connector
     assert isinstance(connector, Resampler)
     features = model.stream("text").encoder.collate(
@@ -175,7 +175,7 @@ def test_biases_of_a_decoder_are_a_thousandth_of_it() -> None:
     assert 0 < biases < 1e-3 * sum(sizes.values())
 
 
-def test_sound_like_signals_align_with_a_causal_language_model(shop: Any) -> None:
+def test_sound_like_signals_align_with_a_causal_language_model(runner: Any) -> None:
     """MS-CLAP: the text tower is a causal model, read at its last token; recalls both ways and
     zero-shot classes are reported."""
     text = {
@@ -196,14 +196,14 @@ def test_sound_like_signals_align_with_a_causal_language_model(shop: Any) -> Non
     }
     recipe = {"inputs": {"image": image, "caption": text}, "tasks": {"match": task}}
     recipe["train"] = {"steps": 2, "batch_size": 8, "log_every": 1}
-    model = shop.train(recipe, "run")
+    model = runner.train(recipe, "run")
     scores = evaluate(model, split="test", input_ablation=False)["match"]
     assert {"image_to_caption_recall@1", "caption_to_image_recall@1"} <= set(scores)
     assert "zero_shot_accuracy" in scores
     assert not is_frozen(model.stream("caption").encoder)
 
 
-def test_a_lone_linear_map_learns_captions(shop: Any) -> None:
+def test_a_lone_linear_map_learns_captions(runner: Any) -> None:
     """LiMBeR: one linear layer from a frozen image encoder to soft prompts of a frozen decoder."""
     data = {"train": {"source": "digits", "split": "train", "limit": 24}}
     image = {
@@ -219,16 +219,16 @@ def test_a_lone_linear_map_learns_captions(shop: Any) -> None:
         "train": {"steps": 40, "batch_size": 12, "optimizer": {"lr": 0.1}, "log_every": 1},
     }
     before = build(parse_recipe(recipe)).state_dict()
-    model = shop.train(recipe, "run")
+    model = runner.train(recipe, "run")
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained and all(name.startswith("streams.image.connector.") for name in trained)
     after = model.state_dict()
     assert {n for n in after if not torch.equal(after[n], before[n])} == trained
-    losses = [loss for _, _, loss in shop.losses("run")]
+    losses = [loss for _, _, loss in runner.losses("run")]
     assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
 
 
-def test_in_batch_negatives_end_with_the_first_stage(shop: Any) -> None:
+def test_in_batch_negatives_end_with_the_first_stage(runner: Any) -> None:
     """NV-Embed: latent attention pools an encoder; the second stage has hard negatives alone."""
     rows = [{"query": f"q {i}", "passage": f"p {i}", "wrong": f"w {i}"} for i in range(8)]
     pooled = {"type": "latent_attention", "latents": 4, "heads": 2}
@@ -246,7 +246,7 @@ def test_in_batch_negatives_end_with_the_first_stage(shop: Any) -> None:
                 "streams": ["query", "passage"],
                 "hard_negatives": {"passage": ["wrong"]},
                 "dim": 8,
-                "data": {"train": {"source": "json", "path": write_rows(shop, rows)}},
+                "data": {"train": {"source": "json", "path": write_rows(runner, rows)}},
             }
         },
         "train": {"steps": 2, "batch_size": 4, "log_every": 1},
@@ -258,7 +258,7 @@ def test_in_batch_negatives_end_with_the_first_stage(shop: Any) -> None:
     first, second = stage_recipes(parse_recipe(recipe))
     options = [stage.recipe.tasks["search"].options for stage in (first, second)]
     assert [each.get("in_batch_negatives", True) for each in options] == [True, False]
-    shop.train(recipe, "run")
-    steps = [loss for *_, loss in shop.losses("run")]
+    runner.train(recipe, "run")
+    steps = [loss for *_, loss in runner.losses("run")]
     assert len(steps) == 4
     assert steps[2] < steps[1]  # one wrong passage a row, where all of the batch were wrong

@@ -35,8 +35,8 @@ def encoder(kind: str = "bert", dropout: float = 0.0, **options: Any) -> dict[st
     }
 
 
-def data(shop: Any, rows: list[dict[str, Any]], name: str = "rows") -> dict[str, Any]:
-    path = shop.folder / f"{name}.jsonl"
+def data(runner: Any, rows: list[dict[str, Any]], name: str = "rows") -> dict[str, Any]:
+    path = runner.folder / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {"source": "json", "path": str(path)}
 
@@ -59,27 +59,27 @@ def recall(model: Any) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_translations_of_words_find_each_other(shop: Any, kind: str) -> None:
+def test_translations_of_words_find_each_other(runner: Any, kind: str) -> None:
     """Lexical specialization: induction of a bilingual lexicon, both ways; a control that is not
     trained, and one that learns words that do not belong together."""
     pairs = [{"query": a, "passage": b} for a, b in zip(ENGLISH, GERMAN, strict=True)]
-    values = recipe(data(shop, pairs), 60, encoder(kind), temperature=0.1)
+    values = recipe(data(runner, pairs), 60, encoder(kind), temperature=0.1)
     untrained = recall(build(parse_recipe(values)).eval())
-    trained = recall(shop.train(values, "run"))
+    trained = recall(runner.train(values, "run"))
     assert trained > untrained + 0.3
     if kind == "bert":
         wrong = [{"query": a, "passage": b} for a, b in zip(ENGLISH, GERMAN[::-1], strict=True)]
-        shuffled = recipe(data(shop, wrong, "wrong"), 60, encoder(), temperature=0.1)
+        shuffled = recipe(data(runner, wrong, "wrong"), 60, encoder(), temperature=0.1)
         shuffled["tasks"]["search"]["data"]["test"] = values["tasks"]["search"]["data"]["test"]
-        assert recall(shop.train(shuffled, "wrong")) < trained - 0.3
+        assert recall(runner.train(shuffled, "wrong")) < trained - 0.3
 
 
 @pytest.mark.slow
-def test_a_text_beside_itself_trains_an_encoder(shop: Any) -> None:
+def test_a_text_beside_itself_trains_an_encoder(runner: Any) -> None:
     """Mirror-BERT: identity pairs, a span hidden in one copy, and dropout; other wordings of a
     text then lie nearer. Without dropout and spans a pair has the cosine 1 from the beginning."""
     texts = [f"the {w} is {c}" for w in ENGLISH for c in ("old", "new", "far")]
-    rows = data(shop, [{"text": text} for text in texts])
+    rows = data(runner, [{"text": text} for text in texts])
     rows["columns"] = {"query": "text", "passage": "text"}
     values = recipe(rows, 40, encoder(dropout=0.1), temperature=0.1)
     passage = {"type": "span_mask", "length": 5}
@@ -89,9 +89,9 @@ def test_a_text_beside_itself_trains_an_encoder(shop: Any) -> None:
     variants = [
         {"query": t, "passage": f"{w[3]} {w[1]}"} for t, w in zip(texts, words, strict=True)
     ]
-    values["tasks"]["search"]["data"]["test"] = data(shop, variants, "variants")
+    values["tasks"]["search"]["data"]["test"] = data(runner, variants, "variants")
     untrained = recall(build(parse_recipe(values)).eval())
-    assert recall(shop.train(values, "run")) > untrained + 0.15
+    assert recall(runner.train(values, "run")) > untrained + 0.15
     plain = recipe(rows, 1, encoder(), temperature=0.1)
     model = build(parse_recipe(plain)).train()
     batch = model.stream("query").encoder.collate(
@@ -101,25 +101,25 @@ def test_a_text_beside_itself_trains_an_encoder(shop: Any) -> None:
     torch.testing.assert_close(torch.cosine_similarity(first, second), torch.ones(3))
 
 
-def test_a_queue_of_translations_trains_beside_masked_words(shop: Any) -> None:
+def test_a_queue_of_translations_trains_beside_masked_words(runner: Any) -> None:
     """InfoXLM: an XLM-R encoder, a momentum queue over parallel sentences, and masked LM."""
     pairs = [{"query": a, "passage": b} for a, b in zip(ENGLISH, GERMAN, strict=True)]
-    rows = data(shop, pairs)
+    rows = data(runner, pairs)
     text = encoder("xlm-roberta", lm_head=True)
     values = recipe(rows, 6, text, temperature=0.1, queue_size=6, queue_momentum=0.9)
     values["tasks"]["words"] = {"type": "masked_lm", "stream": "query", "data": {"train": rows}}
-    model = shop.train(values, "run")
-    assert {task for _, task, _ in shop.losses("run")} == {"search", "words"}
+    model = runner.train(values, "run")
+    assert {task for _, task, _ in runner.losses("run")} == {"search", "words"}
     assert type(model.stream("query").encoder.encoder).__name__ == "XLMRobertaModel"
     queue = model.task("search").queue
     assert int((queue.rows != 0).sum()) == 6
 
 
 @pytest.mark.slow
-def test_a_small_student_learns_the_retriever_s_space(shop: Any) -> None:
+def test_a_small_student_learns_the_retriever_s_space(runner: Any) -> None:
     """INDUS: a RoBERTa retriever, and a smaller RoBERTa that is distilled from it."""
     texts = [{"small": f"{a} {b}", "large": f"{a} {b}"} for a in ENGLISH for b in GERMAN[:2]]
-    rows = data(shop, texts)
+    rows = data(runner, texts)
     frozen = encoder("roberta", freeze=True)
     small = encoder("roberta")
     small["config"] = {**small["config"], "hidden_size": 16}
@@ -140,22 +140,22 @@ def test_a_small_student_learns_the_retriever_s_space(shop: Any) -> None:
         "train": {"steps": 60, "batch_size": 8, "optimizer": {"lr": 0.01}, "log_every": 1},
     }
     before = evaluate(build(parse_recipe(values)).eval(), input_ablation=False)["distill"]
-    after = evaluate(shop.train(values, "run"), input_ablation=False)["distill"]
+    after = evaluate(runner.train(values, "run"), input_ablation=False)["distill"]
     assert after["cosine"] > before["cosine"] + 0.2
     assert after["small_to_large_recall@1"] > before["small_to_large_recall@1"]
 
 
-def test_late_interaction_moves_to_another_language_by_its_adapter(shop: Any) -> None:
+def test_late_interaction_moves_to_another_language_by_its_adapter(runner: Any) -> None:
     """ColBERT-XM: MaxSim on a modular encoder, trained in one language with adapters frozen; one
     key chooses another language's at test. Equal adapters, as control, give equal vectors."""
     text = encoder("xmod", train_only={"pattern": r"^(?!.*adapter_modules)"})
     languages = {"languages": ["en_XX", "de_DE"], "default_language": "en_XX"}
     text["config"] = {**text["config"], **languages, "adapter_reduction_factor": 2}
     pairs = [{"query": w, "passage": f"the {w}"} for w in ENGLISH]
-    values = recipe(data(shop, pairs), 15, text, similarity="maxsim", temperature=1.0)
+    values = recipe(data(runner, pairs), 15, text, similarity="maxsim", temperature=1.0)
     values["inputs"]["query"]["connector"] = "linear"
     before = build(parse_recipe(values)).state_dict()
-    trained = shop.train(values, "run")
+    trained = runner.train(values, "run")
     after = trained.state_dict()
     changed = {n for n in after if not torch.equal(after[n], before[n])}
     assert changed and not any("adapter_modules" in name for name in changed)

@@ -43,7 +43,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def recipe(
-    shop: Any,
+    runner: Any,
     task: Mapping[str, Any],
     connector: str | Mapping[str, Any] = "mean",
     without: tuple[str, ...] = (),
@@ -55,7 +55,7 @@ def recipe(
                                         for r in rows()]}  # fmt: skip
     data = {}
     for name, split in splits.items():
-        path = shop.folder / f"{name}.jsonl"
+        path = runner.folder / f"{name}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in split))
         data[name] = {"source": "json", "path": str(path)}
     query = {"modality": "text", "encoder": dict(encoder), "connector": connector}
@@ -102,8 +102,8 @@ FORMS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.quick_share(2)
 @pytest.mark.parametrize("form", FORMS)
-def test_it_trains_and_is_evaluated(shop: Any, form: str) -> None:
-    model = shop.train(recipe(shop, **FORMS[form]), "run")
+def test_it_trains_and_is_evaluated(runner: Any, form: str) -> None:
+    model = runner.train(recipe(runner, **FORMS[form]), "run")
     metrics = evaluate(model, input_ablation=False)["search"]
     assert ("spearman" if form == "cosent" else "recall@1") in metrics
     if form == "sparse":
@@ -115,28 +115,28 @@ def test_it_trains_and_is_evaluated(shop: Any, form: str) -> None:
         assert int((model.task("search").queue.rows != 0).sum()) == 6
 
 
-def test_training_needs_what_evaluation_does_without(shop: Any) -> None:
-    changed = recipe(shop, **FORMS["margin_mse"])
+def test_training_needs_what_evaluation_does_without(runner: Any) -> None:
+    changed = recipe(runner, **FORMS["margin_mse"])
     changed["tasks"]["search"]["data"]["train"] = changed["tasks"]["search"]["data"]["test"]
     with pytest.raises(ConfigError, match=r"data\.train: has no column 'wrong'"):
-        shop.train(changed, "run")
-    lacking = recipe(shop, **{**FORMS["cosent"], "without": ("score",)})
-    model = shop.train(lacking, "run")
+        runner.train(changed, "run")
+    lacking = recipe(runner, **{**FORMS["cosent"], "without": ("score",)})
+    model = runner.train(lacking, "run")
     with pytest.raises(ConfigError, match=r"data\.test: has no column 'score'"):
         evaluate(model, input_ablation=False)
 
 
-def test_a_queue_resumes_exactly(shop: Any) -> None:
-    whole = recipe(shop, **FORMS["queue"])
+def test_a_queue_resumes_exactly(runner: Any) -> None:
+    whole = recipe(runner, **FORMS["queue"])
     whole["train"]["checkpoint"] = {"every": 2}
-    shop.train(whole, "whole")
-    shop.cut(whole, "parts", 3)
-    shop.train(whole, "parts", resume=True)
-    assert shop.losses("parts") == shop.losses("whole")
+    runner.train(whole, "whole")
+    runner.cut(whole, "parts", 3)
+    runner.train(whole, "parts", resume=True)
+    assert runner.losses("parts") == runner.losses("whole")
 
 
 @pytest.mark.slow
-def test_the_flops_weight_lowers_the_active_dimensions(shop: Any) -> None:
+def test_the_flops_weight_lowers_the_active_dimensions(runner: Any) -> None:
     """Mistral-SPLADE: an echoing causal model with a lexical head; weight 0 is the control."""
     llama = {
         "model_type": "llama",
@@ -153,15 +153,15 @@ def test_the_flops_weight_lowers_the_active_dimensions(shop: Any) -> None:
     for weight in (0.0, 10.0):
         flops = {"query": weight, "passage": weight}
         task = {"similarity": "dot", "dim": None, "flops": flops, "flops_warmup": 0.1}
-        changed = recipe(shop, task, "lexical", encoder=encoder)
+        changed = recipe(runner, task, "lexical", encoder=encoder)
         changed["train"] |= {"steps": 25, "batch_size": 8, "optimizer": {"lr": 0.02}}
-        model = shop.train(changed, f"run{weight}")
+        model = runner.train(changed, f"run{weight}")
         active.append(evaluate(model, input_ablation=False)["search"]["passage_active_dims"])
     assert active[0] > 2 * active[1]
 
 
 @pytest.mark.slow
-def test_the_first_words_of_a_picture_are_its_colour(shop: Any) -> None:
+def test_the_first_words_of_a_picture_are_its_colour(runner: Any) -> None:
     """VDR: a picture's lexical vector, trained against the bag of words of its caption."""
     colours = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
     lines = []
@@ -169,16 +169,16 @@ def test_the_first_words_of_a_picture_are_its_colour(shop: Any) -> None:
         name = list(colours)[i % 3]
         noise = np.random.default_rng(i).integers(-20, 20, (8, 8, 3))
         Image.fromarray(np.clip(colours[name] + noise, 0, 255).astype(np.uint8)).save(
-            shop.folder / f"{i}.png"
+            runner.folder / f"{i}.png"
         )
         lines.append({"image": f"{i}.png", "caption": name})
-    path = shop.folder / "pictures.jsonl"
+    path = runner.folder / "pictures.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = {"type": "bag_of_words", "tokenizer": {"type": "bpe", "size": 280}}
     picture = {"type": "patches", "size": 8, "patch_size": 4, "dim": 16}
     lexical = {"type": "lexical", "activation": "elu", "top_k": 8}
     data = {"source": "json", "path": str(path)}
-    model = shop.train(
+    model = runner.train(
         {
             "inputs": {
                 "caption": {"modality": "text", "encoder": words},
@@ -201,7 +201,7 @@ def test_the_first_words_of_a_picture_are_its_colour(shop: Any) -> None:
     )
     image, caption = model.stream("image").eval(), model.stream("caption")
     batch = image.encoder.collate(
-        [image.encoder.processor.prepare(Image.open(shop.folder / f"{i}.png")) for i in range(3)]
+        [image.encoder.processor.prepare(Image.open(runner.folder / f"{i}.png")) for i in range(3)]
     )
     with torch.no_grad():
         vectors = image(image.encoder(**batch)).pooled

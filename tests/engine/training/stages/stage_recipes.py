@@ -23,17 +23,17 @@ def stage(name: str, *changes: dict[str, Any], **keys: Any) -> dict[str, Any]:
     return result
 
 
-def staged(shop: Any, *stages: dict[str, Any], **settings: Any) -> dict[str, Any]:
+def staged(runner: Any, *stages: dict[str, Any], **settings: Any) -> dict[str, Any]:
     """The recipe of one task, with dropout, noise and a batch norm, in stages."""
     noisy = encoder(dropout=0.3, noise=0.1, norm=True)
-    return {**shop.recipe(noisy, train(steps=4, **settings)), "stages": list(stages)}
+    return {**runner.recipe(noisy, train(steps=4, **settings)), "stages": list(stages)}
 
 
-def warm_up_and_all(shop: Any, **settings: Any) -> dict[str, Any]:
+def warm_up_and_all(runner: Any, **settings: Any) -> dict[str, Any]:
     """The head alone, then the encoder too."""
     head = stage("head", encoder(freeze=True), train(steps=3))
     every = stage("all", train(steps=4, optimizer={"lr": 0.002}))
-    return staged(shop, head, every, **settings)
+    return staged(runner, head, every, **settings)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

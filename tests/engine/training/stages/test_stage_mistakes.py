@@ -51,15 +51,15 @@ WRONG: dict[str, tuple[list[dict[str, Any]], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_mistake_is_one_line_with_its_stage(shop: Any, name: str) -> None:
+def test_a_mistake_is_one_line_with_its_stage(runner: Any, name: str) -> None:
     stages, line = WRONG[name]
     with pytest.raises(ConfigError, match=f"^{line}") as refused:
-        check(parse_recipe({**shop.recipe(), "stages": stages}))
+        check(parse_recipe({**runner.recipe(), "stages": stages}))
     assert "\n" not in str(refused.value)
 
 
-def test_check_shows_each_stage(shop: Any) -> None:
-    report = check(parse_recipe(warm_up_and_all(shop)))
+def test_check_shows_each_stage(runner: Any) -> None:
+    report = check(parse_recipe(warm_up_and_all(runner)))
     text = str(report)
     assert text.index("stage 0-head") < text.index("stage 1-all")
     trained = [
@@ -69,8 +69,8 @@ def test_check_shows_each_stage(shop: Any) -> None:
     assert trained[0] == 0 < trained[1]
 
 
-def test_a_recipe_with_stages_is_written_back(shop: Any) -> None:
-    recipe = parse_recipe(warm_up_and_all(shop))
+def test_a_recipe_with_stages_is_written_back(runner: Any) -> None:
+    recipe = parse_recipe(warm_up_and_all(runner))
     again = parse_recipe(recipe.to_dict())
     assert again == recipe
     assert [s.recipe for s in stage_recipes(again)] == [s.recipe for s in stage_recipes(recipe)]

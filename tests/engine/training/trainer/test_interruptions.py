@@ -67,23 +67,25 @@ TWICE = ([signal.SIGINT], [signal.SIGTERM] * 3)
     ids=lambda value: value if isinstance(value, str) else "-".join(x.name for x in value),
 )
 def test_no_signal_loses_what_was_trained(
-    shop: Any, monkeypatch: pytest.MonkeyPatch, numbers: list[int], where: str
+    runner: Any, monkeypatch: pytest.MonkeyPatch, numbers: list[int], where: str
 ) -> None:
-    recipe = shop.recipe(train(steps=4, checkpoint={"every": 2 if where == "checkpoint" else None}))
-    whole = shop.values(recipe, "whole")
+    recipe = runner.recipe(
+        train(steps=4, checkpoint={"every": 2 if where == "checkpoint" else None})
+    )
+    whole = runner.values(recipe, "whole")
     handlers = {number: signal.getsignal(number) for number in set(numbers)}
     with monkeypatch.context() as patch:
         Signals(patch, numbers, where)
         if where == "save":
-            shop.train(recipe, "run")
+            runner.train(recipe, "run")
         else:
             with pytest.raises(RuntimeFailure, match="--resume"):
-                shop.train(recipe, "run")
+                runner.train(recipe, "run")
     assert handlers == {number: signal.getsignal(number) for number in set(numbers)}
     if where != "save":
-        shop.train(recipe, "run", resume=True)
-    assert [loss for _, _, loss in shop.losses("run")] == whole
-    load_model(shop.folder / "run")
+        runner.train(recipe, "run", resume=True)
+    assert [loss for _, _, loss in runner.losses("run")] == whole
+    load_model(runner.folder / "run")
 
 
 def test_what_the_parent_ignores_stays_ignored() -> None:
@@ -133,7 +135,7 @@ def finite(path: Path) -> bool:
     ],
 )
 def test_a_step_without_finite_gradients_is_skipped_and_counted(
-    shop: Any,
+    runner: Any,
     monkeypatch: pytest.MonkeyPatch,
     value: float,
     bad: set[int],
@@ -144,44 +146,44 @@ def test_a_step_without_finite_gradients_is_skipped_and_counted(
     warnings: list[str] = []
     monkeypatch.setattr(RunLogger, "warn", lambda self, text: warnings.append(text))
     spoil(monkeypatch, bad, value)
-    recipe = shop.recipe(train(steps=6, checkpoint={"every": 1, "keep": 9}, **settings))
+    recipe = runner.recipe(train(steps=6, checkpoint={"every": 1, "keep": 9}, **settings))
 
     def step(optimizer: Any, closure: Any = None) -> Any:
         taken.append(1)
         return real(optimizer, closure)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    shop.train(recipe, "run")
+    runner.train(recipe, "run")
     assert len(taken) == 6 - len(bad)
-    for path in (shop.folder / "run").rglob("*.safetensors"):
+    for path in (runner.folder / "run").rglob("*.safetensors"):
         assert finite(path), path
-    counted = [line.get("skipped_steps", 0) for line in read_metrics(shop.folder / "run")]
+    counted = [line.get("skipped_steps", 0) for line in read_metrics(runner.folder / "run")]
     assert sum(counted) == len(bad)
     assert f"step {min(bad)}: the gradients are not finite" in warnings[0]
 
 
-def test_too_many_in_a_row_are_an_error(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_in_a_row_are_an_error(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_totals, "MAX_SKIPPED", 3)
     spoil(monkeypatch, {4, 5, 6, 7, 8}, float("nan"))
-    recipe = shop.recipe(train(steps=9, checkpoint={"every": 2, "keep": 9}))
+    recipe = runner.recipe(train(steps=9, checkpoint={"every": 2, "keep": 9}))
     with pytest.raises(RuntimeFailure, match="the gradients of 3 steps in a row are not finite"):
-        shop.train(recipe, "run")
-    assert [step for step, _, _ in shop.losses("run")] == [1, 2, 3, 4, 5]
+        runner.train(recipe, "run")
+    assert [step for step, _, _ in runner.losses("run")] == [1, 2, 3, 4, 5]
     spoil(monkeypatch, set(), 0.0)
 
 
 def test_a_training_without_a_single_step_is_an_error(
-    shop: Any, monkeypatch: pytest.MonkeyPatch
+    runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, {1, 2}, float("nan"))
     with pytest.raises(RuntimeFailure, match="the gradients of 2 steps in a row"):
-        shop.train(shop.recipe(train(steps=2)), "run")
-    assert not (shop.folder / "run" / "model.safetensors").exists()
+        runner.train(runner.recipe(train(steps=2)), "run")
+    assert not (runner.folder / "run" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("step", [2, 3, 4])
 def test_weights_that_are_not_finite_are_never_saved(
-    shop: Any, monkeypatch: pytest.MonkeyPatch, step: int
+    runner: Any, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """Whatever made them so: here the optimizer."""
     real = Trainer.update
@@ -195,20 +197,20 @@ def test_weights_that_are_not_finite_are_never_saved(
                 )
 
     monkeypatch.setattr(Trainer, "update", update)
-    recipe = shop.recipe(train(steps=4, log_every=9, checkpoint={"every": 2}))
+    recipe = runner.recipe(train(steps=4, log_every=9, checkpoint={"every": 2}))
     with pytest.raises(RuntimeFailure):
-        shop.train(recipe, "run")
-    assert not (shop.folder / "run" / "model.safetensors").exists()
-    assert all(finite(path) for path in (shop.folder / "run").rglob("*.safetensors"))
+        runner.train(recipe, "run")
+    assert not (runner.folder / "run" / "model.safetensors").exists()
+    assert all(finite(path) for path in (runner.folder / "run").rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("clean", [True, False])
 def test_a_killed_worker_is_one_line_and_what_was_trained_is_kept(
-    shop: Any, monkeypatch: pytest.MonkeyPatch, clean: bool
+    runner: Any, monkeypatch: pytest.MonkeyPatch, clean: bool
 ) -> None:
     """clean: it is found out while a step waits for its first rows."""
-    recipe = shop.recipe(train(steps=4, gradient_accumulation_steps=2))
-    whole = shop.values(recipe, "whole")
+    recipe = runner.recipe(train(steps=4, gradient_accumulation_steps=2))
+    whole = runner.values(recipe, "whole")
     real = loader._guarded
     text = "DataLoader worker (pid 17) is killed by signal: Killed. "
 
@@ -225,11 +227,11 @@ def test_a_killed_worker_is_one_line_and_what_was_trained_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr(loader, "_guarded", lambda inner: real(iter(Killed(inner))))  # type: ignore[arg-type]
         with pytest.raises(WorkerDied, match=r"lower train\.num_workers") as died:
-            shop.train(recipe, "run")
+            runner.train(recipe, "run")
     assert ("step-00000002 written" in str(died.value)) == clean
-    assert (shop.folder / "run" / "checkpoints" / "step-00000002").exists() == clean
-    shop.train(recipe, "run", resume=True)
-    assert [loss for _, _, loss in shop.losses("run")] == whole
+    assert (runner.folder / "run" / "checkpoints" / "step-00000002").exists() == clean
+    runner.train(recipe, "run", resume=True)
+    assert [loss for _, _, loss in runner.losses("run")] == whole
 
 
 @pytest.mark.parametrize(("kind", "pinned"), [("cuda", True), ("cpu", False), ("mps", False)])
@@ -248,12 +250,12 @@ def test_batches_for_cuda_are_made_in_page_locked_memory(
     assert [each["pin_memory"] for each in options] == [pinned]
 
 
-def test_run_json_says_whether_it_is_finished(shop: Any) -> None:
-    recipe = shop.recipe(train(steps=4, checkpoint={"every": 2}))
-    shop.cut(recipe, "run", 3)
-    path = shop.folder / "run" / "run.json"
+def test_run_json_says_whether_it_is_finished(runner: Any) -> None:
+    recipe = runner.recipe(train(steps=4, checkpoint={"every": 2}))
+    runner.cut(recipe, "run", 3)
+    path = runner.folder / "run" / "run.json"
     assert json.loads(path.read_text()) == {"finished": False}
-    shop.train(recipe, "run", resume=True)
+    runner.train(recipe, "run", resume=True)
     assert json.loads(path.read_text()) == {"finished": True, "step": 4}
 
 

@@ -20,8 +20,8 @@ from sensorium.engine.training.optim import (
 from sensorium.engine.utils import ConfigError
 
 
-def composed(shop: Any, *changes: dict[str, Any]) -> Model:
-    plan = plan_recipe(parse_recipe(shop.recipe(*changes)))
+def composed(runner: Any, *changes: dict[str, Any]) -> Model:
+    plan = plan_recipe(parse_recipe(runner.recipe(*changes)))
     for part in plan.fitted().values():
         part.fit([{"word": "one"}, {"word": "two"}])
     return compose(plan)
@@ -32,8 +32,8 @@ def train(**settings: Any) -> Train:
 
 
 @pytest.mark.parametrize("name", registered("optimizer"))
-def test_each_optimizer_steps_and_takes_the_sections_rate(shop: Any, name: str) -> None:
-    model = composed(shop)
+def test_each_optimizer_steps_and_takes_the_sections_rate(runner: Any, name: str) -> None:
+    model = composed(runner)
     optimizer = build_optimizer(model, train(optimizer={"type": name, "lr": 0.02}))
     assert type(optimizer).__name__.lower() == name.replace("_", "")
     assert {group["lr"] for group in optimizer.param_groups} == {0.02}
@@ -44,8 +44,8 @@ def test_each_optimizer_steps_and_takes_the_sections_rate(shop: Any, name: str) 
     assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
-def test_options_reach_the_optimizer_and_defaults_are_the_librarys(shop: Any) -> None:
-    model = composed(shop)
+def test_options_reach_the_optimizer_and_defaults_are_the_librarys(runner: Any) -> None:
+    model = composed(runner)
     chosen = build_optimizer(model, train(optimizer={"type": "sgd", "momentum": 0.9}))
     assert chosen.defaults["momentum"] == 0.9 and chosen.defaults["nesterov"] is False
     assert build_optimizer(model, train()).defaults["betas"] == (0.9, 0.999)
@@ -53,8 +53,8 @@ def test_options_reach_the_optimizer_and_defaults_are_the_librarys(shop: Any) ->
     assert build_optimizer(model, betas).defaults["betas"] == (0.5, 0.75)
 
 
-def test_a_part_keeps_its_rate_and_vectors_do_not_decay(shop: Any) -> None:
-    model = composed(shop, {"inputs": {"image": {"encoder": {"lr": 0.5}}}})
+def test_a_part_keeps_its_rate_and_vectors_do_not_decay(runner: Any) -> None:
+    model = composed(runner, {"inputs": {"image": {"encoder": {"lr": 0.5}}}})
     settings = train(optimizer={"lr": 0.1, "weight_decay": 0.25})
     groups = build_optimizer(model, settings).param_groups
     of = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
@@ -64,15 +64,15 @@ def test_a_part_keeps_its_rate_and_vectors_do_not_decay(shop: Any) -> None:
         assert of[id(parameter)] == (rate, 0.25 if parameter.ndim > 1 else 0.0)
 
 
-def test_a_library_without_annotations_is_an_optimizer_too(shop: Any) -> None:
+def test_a_library_without_annotations_is_an_optimizer_too(runner: Any) -> None:
     options = {"relative_step": False, "scale_parameter": False}
     name = "transformers.optimization:Adafactor"
-    result = build_optimizer(composed(shop), train(optimizer={"type": name, **options}))
+    result = build_optimizer(composed(runner), train(optimizer={"type": name, **options}))
     assert type(result).__module__ == "transformers.optimization"
     with pytest.raises(
         ConfigError, match=r"train\.optimizer\.relative_step: found 'maybe' \(str\)"
     ):
-        build_optimizer(composed(shop), train(optimizer={"type": name, "relative_step": "maybe"}))
+        build_optimizer(composed(runner), train(optimizer={"type": name, "relative_step": "maybe"}))
 
 
 class Secant(torch.optim.SGD):
@@ -94,9 +94,9 @@ class Secant(torch.optim.SGD):
         ({"type": f"{__name__}:Secant"}, r"optimizer\.type: .*needs no closure"),
     ],
 )
-def test_a_wrong_optimizer_is_one_line(shop: Any, section: dict[str, Any], line: str) -> None:
+def test_a_wrong_optimizer_is_one_line(runner: Any, section: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError, match=f"^train\\.{line}") as refused:
-        build_optimizer(composed(shop), train(optimizer=section))
+        build_optimizer(composed(runner), train(optimizer=section))
     assert "\n" not in str(refused.value)
 
 
@@ -166,8 +166,8 @@ def test_a_wrong_schedule_is_one_line(section: Any, line: str) -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_set_lr_scales_each_groups_own_rate(shop: Any) -> None:
-    model = composed(shop, {"inputs": {"image": {"encoder": {"lr": 0.5}}}})
+def test_set_lr_scales_each_groups_own_rate(runner: Any) -> None:
+    model = composed(runner, {"inputs": {"image": {"encoder": {"lr": 0.5}}}})
     optimizer = build_optimizer(model, train(optimizer={"lr": 0.1}))
     set_lr(optimizer, 0.5)
     assert {group["lr"] for group in optimizer.param_groups} == {0.25, 0.05}
@@ -193,10 +193,10 @@ class Counting(torch.optim.SGD):
     ]
     + [f"{__name__}:Counting"],
 )
-def test_every_optimizer_resumes_bit_for_bit(shop: Any, name: str) -> None:
+def test_every_optimizer_resumes_bit_for_bit(runner: Any, name: str) -> None:
     settings = {"steps": 8, "optimizer": {"type": name}, "checkpoint": {"every": 3}}
-    recipe = shop.recipe({"train": settings})
-    whole = shop.values(recipe, "whole")
-    shop.cut(recipe, "cut", 5)
-    shop.train(recipe, "cut", resume=True)
-    assert [loss for _, _, loss in shop.losses("cut")] == whole
+    recipe = runner.recipe({"train": settings})
+    whole = runner.values(recipe, "whole")
+    runner.cut(recipe, "cut", 5)
+    runner.train(recipe, "cut", resume=True)
+    assert [loss for _, _, loss in runner.losses("cut")] == whole

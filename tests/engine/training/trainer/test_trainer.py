@@ -45,9 +45,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 @pytest.fixture
-def pictures(shop: Any) -> Path:
+def pictures(runner: Any) -> Path:
     """A folder of 12 pictures, dark or light, and `rows.jsonl` that names them."""
-    folder = Path(shop.folder / "pictures")
+    folder = Path(runner.folder / "pictures")
     folder.mkdir()
     rng = np.random.default_rng(0)
     lines = []
@@ -66,48 +66,49 @@ def table(pictures: Path, **more: Any) -> dict[str, Any]:
 
 
 def test_an_epoch_takes_every_row_once_and_the_next_another_order(
-    shop: Any, seen: list[list[str]]
+    runner: Any, seen: list[list[str]]
 ) -> None:
-    shop.train(shop.recipe(train(steps=20)), "run")  # two epochs of 40 rows
+    runner.train(runner.recipe(train(steps=20)), "run")  # two epochs of 40 rows
     first, second = itertools.chain(*seen[:10]), itertools.chain(*seen[10:])
     one, two = list(first), list(second)
     assert len(set(one)) == 40 and sorted(one) == sorted(two) and one != two
 
 
-def test_fewer_rows_than_a_batch_come_again(shop: Any, seen: list[list[str]]) -> None:
-    shop.train(shop.recipe(given({"split": "train", "limit": 3}), train(steps=4)), "run")
-    assert len(shop.losses("run")) == 4
+def test_fewer_rows_than_a_batch_come_again(runner: Any, seen: list[list[str]]) -> None:
+    runner.train(runner.recipe(given({"split": "train", "limit": 3}), train(steps=4)), "run")
+    assert len(runner.losses("run")) == 4
     for keys in seen:
         assert len(keys) == 4 and len(set(keys)) == 3
 
 
-def test_no_steps_is_a_run_that_learned_nothing(shop: Any) -> None:
+def test_no_steps_is_a_run_that_learned_nothing(runner: Any) -> None:
     import sensorium.engine.checkpoint.run_folder
 
-    shop.train(shop.recipe(train(steps=0)), "run")
+    runner.train(runner.recipe(train(steps=0)), "run")
     assert (
-        sensorium.engine.checkpoint.run_folder.load_model(shop.folder / "run").device.type == "cpu"
+        sensorium.engine.checkpoint.run_folder.load_model(runner.folder / "run").device.type
+        == "cpu"
     )
 
 
 def test_by_length_puts_rows_of_like_length_together(
-    shop: Any, pictures: Path, seen: list[list[str]]
+    runner: Any, pictures: Path, seen: list[list[str]]
 ) -> None:
-    recipe = shop.recipe(
+    recipe = runner.recipe(
         table(pictures), train(steps=3, sampler={"type": "length", "column": "size"})
     )
-    shop.train(recipe, "run")
+    runner.train(recipe, "run")
     sizes = [sorted(int(key.partition("#")[2]) for key in keys) for keys in seen]
     assert sorted(sizes) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
 def test_balanced_gives_every_value_equally_often(
-    shop: Any, pictures: Path, seen: list[list[str]]
+    runner: Any, pictures: Path, seen: list[list[str]]
 ) -> None:
-    recipe = shop.recipe(
+    recipe = runner.recipe(
         table(pictures), train(steps=3, sampler={"type": "balanced", "column": "word"})
     )
-    shop.train(recipe, "run")
+    runner.train(recipe, "run")
     rows = [int(key.partition("#")[2]) for keys in seen for key in keys]
     assert Counter(row % 3 == 0 for row in rows) == {True: 6, False: 6}
     assert len({row for row in rows if row % 3}) == 6  # of the common ones, none twice
@@ -152,26 +153,26 @@ def shards(pictures: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("form", [stream, shards])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_trains_and_resumes(
-    shop: Any, pictures: Path, form: Any, workers: int, monkeypatch: pytest.MonkeyPatch
+    runner: Any, pictures: Path, form: Any, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In windows that are smaller than the stream, and go on over its end."""
     monkeypatch.setattr(streaming, "WINDOW", 8)
     augment = {"inputs": {"image": {"augment": {"noise": 0.1}, "encoder": {"dropout": 0.1}}}}
-    recipe = shop.recipe(
+    recipe = runner.recipe(
         form(pictures), augment, train(steps=8, num_workers=workers, checkpoint={"every": 5})
     )
-    whole = shop.values(recipe, "whole")
-    assert whole == shop.values(shop.changed(recipe, train(num_workers=1)), "other")
-    shop.cut(recipe, "cut", 7)
-    shop.train(recipe, "cut", resume=True)
-    assert [loss for _, _, loss in shop.losses("cut")] == whole
+    whole = runner.values(recipe, "whole")
+    assert whole == runner.values(runner.changed(recipe, train(num_workers=1)), "other")
+    runner.cut(recipe, "cut", 7)
+    runner.train(recipe, "cut", resume=True)
+    assert [loss for _, _, loss in runner.losses("cut")] == whole
 
 
-def test_a_frozen_encoder_over_a_stream_is_run_and_not_cached(shop: Any, pictures: Path) -> None:
+def test_a_frozen_encoder_over_a_stream_is_run_and_not_cached(runner: Any, pictures: Path) -> None:
     frozen = {"inputs": {"image": {"encoder": {"freeze": True}}}, "cache": {"samples": True}}
-    recipe = shop.recipe(stream(pictures), frozen, train(steps=2))
-    assert len(shop.values(recipe, "run")) == 2
-    assert not (shop.folder / "cache").exists()
+    recipe = runner.recipe(stream(pictures), frozen, train(steps=2))
+    assert len(runner.values(recipe, "run")) == 2
+    assert not (runner.folder / "cache").exists()
 
 
 class Counted(StreamingSource):
@@ -204,36 +205,36 @@ def test_a_window_is_shuffled_and_nothing_is_lost_or_read_twice(
     assert [again[i]["n"] for i in range(13, 20)] == taken[13:]  # as a resumed run begins
 
 
-def test_a_stream_without_rows_is_refused(shop: Any) -> None:
+def test_a_stream_without_rows_is_refused(runner: Any) -> None:
     with pytest.raises(RuntimeFailure, match="stream has no row"):
         ShuffleBuffer(Counted(0), seed=0)[0]
 
 
-def test_an_order_of_a_stream_is_refused(shop: Any, pictures: Path) -> None:
-    recipe = shop.recipe(
+def test_an_order_of_a_stream_is_refused(runner: Any, pictures: Path) -> None:
+    recipe = runner.recipe(
         stream(pictures), train(steps=1, sampler={"type": "length", "column": "word"})
     )
     with pytest.raises(ConfigError, match=r"train\.sampler: length .*tasks\.digit.*stream.*limit"):
-        shop.train(recipe, "run")
+        runner.train(recipe, "run")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_row_that_cannot_be_read_is_fatal_or_skipped_as_asked(
-    shop: Any, pictures: Path, workers: int, caplog: pytest.LogCaptureFixture
+    runner: Any, pictures: Path, workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     (pictures / "4.png").write_bytes(b"no picture")
     (pictures / "7.png").unlink()
-    recipe = shop.recipe(table(pictures), train(steps=6, num_workers=workers))
+    recipe = runner.recipe(table(pictures), train(steps=6, num_workers=workers))
     with pytest.raises(
         RuntimeFailure, match=r"tasks\.digit\.data\.train, row rows\.jsonl#[47]: .*skip"
     ):
-        shop.train(recipe, "stops")
+        runner.train(recipe, "stops")
     from sensorium.engine.recipe import parse_recipe
     from sensorium.engine.training import train as run
 
-    skipping = shop.changed(recipe, table(pictures, on_error="skip"))
+    skipping = runner.changed(recipe, table(pictures, on_error="skip"))
     with caplog.at_level("INFO", "sensorium"):
-        run(parse_recipe(skipping), shop.folder / "goes", show=True)
+        run(parse_recipe(skipping), runner.folder / "goes", show=True)
     messages = caplog.messages
     assert (
         len([line for line in messages if "rows.jsonl#4" in line]) == 1
@@ -243,13 +244,13 @@ def test_a_row_that_cannot_be_read_is_fatal_or_skipped_as_asked(
 
 
 def test_steps_without_a_row_change_nothing_and_the_run_fails(
-    shop: Any, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    runner: Any, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for i in range(ROWS):
         (pictures / f"{i}.png").write_bytes(b"")
     decay = train(steps=3, optimizer={"weight_decay": 0.1})
-    recipe = shop.recipe(table(pictures, on_error="skip"), decay)
-    untouched = shop.train(shop.changed(recipe, train(steps=0)), "before")
+    recipe = runner.recipe(table(pictures, on_error="skip"), decay)
+    untouched = runner.train(runner.changed(recipe, train(steps=0)), "before")
     models = []
     update = trainer.Trainer.update
 
@@ -259,15 +260,15 @@ def test_steps_without_a_row_change_nothing_and_the_run_fails(
 
     monkeypatch.setattr(trainer.Trainer, "update", spied)
     with pytest.raises(RuntimeFailure, match="no row could be learned from"):
-        shop.train(recipe, "run")
+        runner.train(recipe, "run")
     assert len(models) == 3
     for one, other in zip(models[-1].parameters(), untouched.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_one_process_may_train_in_one_precision_and_then_in_another(shop: Any) -> None:
+def test_one_process_may_train_in_one_precision_and_then_in_another(runner: Any) -> None:
     def values(precision: str, name: str) -> Any:
-        return shop.values(shop.recipe(train(steps=2, precision=precision)), name)
+        return runner.values(runner.recipe(train(steps=2, precision=precision)), name)
 
     first, other, again = values("fp32", "a"), values("bf16", "b"), values("fp32", "c")
     assert first == again != other

@@ -51,8 +51,8 @@ def reference(recipe: dict[str, Any]) -> tuple[list[float], dict[str, torch.Tens
     return losses, model.state_dict()
 
 
-def test_it_computes_what_a_loop_written_by_hand_does(shop: Any) -> None:
-    recipe = shop.recipe(
+def test_it_computes_what_a_loop_written_by_hand_does(runner: Any) -> None:
+    recipe = runner.recipe(
         train(
             steps=8,
             optimizer={"lr": 0.01, "weight_decay": 0.0},
@@ -63,17 +63,17 @@ def test_it_computes_what_a_loop_written_by_hand_does(shop: Any) -> None:
         )
     )
     losses, state = reference(recipe)
-    model = shop.train(recipe, "run")
-    assert [loss for _, _, loss in shop.losses("run")] == pytest.approx(losses, rel=1e-5)
+    model = runner.train(recipe, "run")
+    assert [loss for _, _, loss in runner.losses("run")] == pytest.approx(losses, rel=1e-5)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, state[name], rtol=1e-4, atol=1e-5)
 
 
-def test_how_often_it_logs_changes_no_number(shop: Any) -> None:
-    recipe = shop.both(train(steps=9))
-    shop.train(recipe, "each")
-    shop.train(shop.changed(recipe, train(log_every=4)), "some")
-    each, some = lines(shop.folder / "each"), lines(shop.folder / "some")
+def test_how_often_it_logs_changes_no_number(runner: Any) -> None:
+    recipe = runner.both(train(steps=9))
+    runner.train(recipe, "each")
+    runner.train(runner.changed(recipe, train(log_every=4)), "some")
+    each, some = lines(runner.folder / "each"), lines(runner.folder / "some")
     assert [line["step"] for line in some] == [4, 8, 9]
     assert some == [line for line in each if line["step"] in (4, 8, 9)]
 
@@ -88,7 +88,7 @@ class Scalars(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_it_waits_for_the_device_only_where_it_logs(shop: Any) -> None:
+def test_it_waits_for_the_device_only_where_it_logs(runner: Any) -> None:
     waits: dict[int, int] = {}
 
     class Watched(Trainer):
@@ -103,12 +103,12 @@ def test_it_waits_for_the_device_only_where_it_logs(shop: Any) -> None:
             waits[self.global_step + 1] = scalars.count
             return totals
 
-    recipe = shop.recipe(train(steps=7, log_every=3, optimizer={"type": "sgd"}))
-    run(parse_recipe(recipe), shop.folder / "run", show=False, trainer=Watched)
+    recipe = runner.recipe(train(steps=7, log_every=3, optimizer={"type": "sgd"}))
+    run(parse_recipe(recipe), runner.folder / "run", show=False, trainer=Watched)
     assert {step for step, count in waits.items() if count} == {3, 6, 7}
 
 
-def test_batches_and_step_may_be_overridden(shop: Any) -> None:
+def test_batches_and_step_may_be_overridden(runner: Any) -> None:
     class Twice(Trainer):
         """Every batch twice, and two updates a step."""
 
@@ -120,18 +120,18 @@ def test_batches_and_step_may_be_overridden(shop: Any) -> None:
             super().step(batches)
             return super().step(batches)
 
-    recipe = shop.recipe(train(steps=3, max_grad_norm=None, optimizer={"type": "sgd", "lr": 0.1}))
-    run(parse_recipe(recipe), shop.folder / "twice", show=False, trainer=Twice)
-    shop.train(recipe, "once")
-    once, twice = shop.losses("once"), shop.losses("twice")
+    recipe = runner.recipe(train(steps=3, max_grad_norm=None, optimizer={"type": "sgd", "lr": 0.1}))
+    run(parse_recipe(recipe), runner.folder / "twice", show=False, trainer=Twice)
+    runner.train(recipe, "once")
+    once, twice = runner.losses("once"), runner.losses("twice")
     assert [step for step, _, _ in twice] == [1, 2, 3]
     assert twice[0][2] < once[0][2]  # the batch was learned when it was looked at again
     with pytest.raises(InterruptedError), pytest.MonkeyPatch.context() as patch:
         patch.setattr(Twice, "_validate_and_save", cut_after(2))
-        path = shop.folder / "cut"
-        run(parse_recipe(shop.changed(recipe, EVERY)), path, show=False, trainer=Twice)
-    run(parse_recipe(shop.changed(recipe, EVERY)), path, show=False, resume=True, trainer=Twice)
-    assert shop.losses("cut") == twice
+        path = runner.folder / "cut"
+        run(parse_recipe(runner.changed(recipe, EVERY)), path, show=False, trainer=Twice)
+    run(parse_recipe(runner.changed(recipe, EVERY)), path, show=False, resume=True, trainer=Twice)
+    assert runner.losses("cut") == twice
 
 
 EVERY = train(checkpoint={"every": 1})
@@ -151,16 +151,16 @@ def cut_after(step: int) -> Any:
 
 @pytest.mark.parametrize("where", [{"log_every": 5}, {"checkpoint": {"every": 4}}])
 def test_a_loss_that_is_no_number_is_named_by_its_own_step(
-    shop: Any, monkeypatch: pytest.MonkeyPatch, where: dict[str, Any]
+    runner: Any, monkeypatch: pytest.MonkeyPatch, where: dict[str, Any]
 ) -> None:
     """Though it is only looked for where the trainer logs, validates or writes a checkpoint."""
     monkeypatch.setenv("TINY_FAULT", "nan@3")
-    recipe = shop.recipe(train(steps=10, log_every=10), train(**where))
+    recipe = runner.recipe(train(steps=10, log_every=10), train(**where))
     refs = BatchSampler({"digit": 40}, 4, 0).batches(2)
     with pytest.raises(RuntimeFailure, match=r"^step 3: the loss is nan; rows ") as ended:
-        shop.train(recipe, "run")
+        runner.train(recipe, "run")
     source = load_split(resolve_and_fit(parse_recipe(recipe)), "digit", TRAIN)
     rows = ", ".join(source.key(ref.row) for ref in next(refs))
     assert f"rows {rows};" in str(ended.value)
-    assert not list((shop.folder / "run").glob("checkpoints/step-*"))
-    assert not shop.losses("run")
+    assert not list((runner.folder / "run").glob("checkpoints/step-*"))
+    assert not runner.losses("run")

@@ -47,18 +47,18 @@ def scripted(
     ],
 )
 def test_training_ends_early_and_the_best_weights_are_kept(
-    shop: Any,
+    runner: Any,
     monkeypatch: pytest.MonkeyPatch,
     values: list[float],
     mode: str,
     end: int,
     best: int,
 ) -> None:
-    recipe = shop.recipe(held(patience=2, mode=mode), train(checkpoint={"every": 2, "keep": 9}))
+    recipe = runner.recipe(held(patience=2, mode=mode), train(checkpoint={"every": 2, "keep": 9}))
     scripted(monkeypatch, values)
-    shop.train(recipe, "run")
-    run = shop.folder / "run"
-    assert shop.losses("run")[-1][0] == end
+    runner.train(recipe, "run")
+    run = runner.folder / "run"
+    assert runner.losses("run")[-1][0] == end
     remaining = load_file(run / "model.safetensors")
     then = load_file(run / "checkpoints" / f"step-{best:08d}" / "model.safetensors")
     last = load_file(run / "checkpoints" / f"step-{end:08d}" / "model.safetensors")
@@ -67,20 +67,20 @@ def test_training_ends_early_and_the_best_weights_are_kept(
     assert not (run / "best.safetensors").exists()
 
 
-def test_the_best_is_remembered_over_a_resume(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = shop.recipe(held(), train(checkpoint={"every": 4}))
+def test_the_best_is_remembered_over_a_resume(runner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = runner.recipe(held(), train(checkpoint={"every": 4}))
     with monkeypatch.context() as patch:
         scripted(patch, [0.1, 0.9, 0.2])
-        shop.cut(recipe, "run", 7)
+        runner.cut(recipe, "run", 7)
     with monkeypatch.context() as patch:  # killed again, when its weights are being written
         scripted(patch, [0.2, 0.3, 0.4, 0.5])
         patch.setattr(import_module("sensorium.engine.training.train"), "save_run", _raising)
         with pytest.raises(InterruptedError):
-            shop.train(recipe, "run", resume=True)
+            runner.train(recipe, "run", resume=True)
     scripted(monkeypatch, [])  # every step was done
-    model = shop.train(recipe, "run", resume=True)
+    model = runner.train(recipe, "run", resume=True)
     scripted(monkeypatch, [0.1, 0.9, 0.2, 0.2, 0.3, 0.4])
-    whole = shop.train(recipe, "whole")
+    whole = runner.train(recipe, "whole")
     for one, other in zip(model.parameters(), whole.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -89,13 +89,13 @@ def _raising(*args: Any, **options: Any) -> None:
     raise InterruptedError
 
 
-def test_validation_changes_no_loss(shop: Any) -> None:
-    with_it = shop.recipe(
+def test_validation_changes_no_loss(runner: Any) -> None:
+    with_it = runner.recipe(
         held(), {"inputs": {"image": {"encoder": {"dropout": 0.2, "norm": True}}}}
     )
-    without = shop.changed(with_it, {"train": {"validate": None}})
-    assert shop.values(with_it, "with") == shop.values(without, "without")
-    lines = read_metrics(shop.folder / "with")
+    without = runner.changed(with_it, {"train": {"validate": None}})
+    assert runner.values(with_it, "with") == runner.values(without, "without")
+    lines = read_metrics(runner.folder / "with")
     result = [x["step"] for x in lines if "validation" in x]
     assert result == [2, 4, 6, 8, 10, 12]
 
@@ -118,9 +118,9 @@ def test_the_best_value_of_an_error_is_the_smallest(metric: str, smallest: bool)
 
 
 def test_training_on_a_loss_keeps_the_weights_of_the_smallest(
-    shop: Any, monkeypatch: pytest.MonkeyPatch
+    runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = shop.recipe(held(patience=1, metric="digit/loss"))
+    recipe = runner.recipe(held(patience=1, metric="digit/loss"))
     scripted(monkeypatch, [0.9, 0.5, 0.6], "loss")
-    shop.train(recipe, "run")
-    assert shop.losses("run")[-1][0] == 6
+    runner.train(recipe, "run")
+    assert runner.losses("run")[-1][0] == 6
