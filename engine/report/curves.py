@@ -49,7 +49,7 @@ def validation_charts(lines: Iterable[Mapping[str, Any]]) -> list[Titled]:
         groups = [shares[i : i + size] for i in range(0, len(shares), size or 1)]
         for names in groups:
             drawn = [Line(n, metrics[n], color, dots=True) for color, n in enumerate(names)]
-            charts.append((f"{task}, validation", "share of 1", drawn))
+            charts.append((f"{task}, validation", "value", drawn))
         charts += [
             (f"{task}, validation", name, [Line(name, points, dots=True)])
             for name, points in metrics.items()

@@ -126,6 +126,21 @@ def _image(
     return Comparison(facts or "a generated picture", note=note)
 
 
+def _forecast(
+    prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
+) -> Comparison:
+    """Return how long a forecast is and how far it is off; the signal is drawn with the inputs."""
+    predicted = np.array(prediction["forecast"], float)  # [C, H]
+    text = f"{predicted.shape[-1]} samples ahead"
+    future = np.array(target.get("future", ()), float)
+    steps = min(predicted.shape[-1], future.shape[-1])
+    off = np.abs(predicted[:, :steps] - future[:, :steps]) if future.ndim == 2 else np.empty(0)
+    off = off[np.isfinite(off)]
+    if not off.size:
+        return Comparison(text)
+    return Comparison(text, note=f"off by {off.mean():.3g} in the mean, by {off.max():.3g} at most")
+
+
 def _peak(
     prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
 ) -> Comparison:
@@ -175,6 +190,7 @@ FORMS = {
     "label": PredictionType(_label),
     "actions": PredictionType(_actions, "sensorium.modalities.action.plot:draw"),
     "boxes": PredictionType(_boxes),
+    "forecast": PredictionType(_forecast),
     "image": PredictionType(_image, "sensorium.modalities.image.pixels:draw"),
     "mask": PredictionType(_mask),
     "peak": PredictionType(_peak),

@@ -33,8 +33,9 @@ def preview(series: Series, marks: Annotations | None = None) -> str:
     shown = "" if rows == len(series.channels) else f", the first {rows} drawn"
     rate = "" if series.rate is None else f" at {series.rate:.4g} Hz"
     gaps = 1 - series.mask.mean()
+    channels = f"{len(series.channels)} channel{'s' if len(series.channels) > 1 else ''}"
     text = (
-        f"{len(series.channels)} channels of {series.steps} samples{rate}{shown}, from "
+        f"{channels} of {series.steps} samples{rate}{shown}, from "
         f"{series.time(0)} to {series.time(series.steps - 1)}"
         f"{f', {100 * gaps:.1f} % missing' if gaps else ''}"
     )
