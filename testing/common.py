@@ -128,8 +128,9 @@ def check_features(features: Any, rows: int, dim: int) -> None:
         expect(shape == expected, f"pooled has the shape {shape}, expected {expected}")
         expect(features.pooled.isfinite().all(), "pooled holds NaN or infinity")
     if features.affine is not None:
-        shape = tuple(features.affine.shape)
-        expect(shape == (rows, 4, 4), f"affine has the shape {shape}, expected {(rows, 4, 4)}")
+        side = axes + 1 if axes else 4
+        shape, expected_shape = tuple(features.affine.shape), (rows, side, side)
+        expect(shape == expected_shape, f"affine has the shape {shape}, expected {expected_shape}")
     geometry = (features.spacing, features.origin)
     expect((geometry[0] is None) == (geometry[1] is None), "one of spacing and origin is None")
     for name, values in zip(("spacing", "origin"), geometry, strict=True):

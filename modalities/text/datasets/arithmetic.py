@@ -42,6 +42,8 @@ class Arithmetic(Source):
         return self.rows
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self.rows:
+            raise IndexError(index)
         rng = np.random.default_rng([abs(self.seed), self.split, index])
         count = int(rng.integers(2, self.terms + 1))
         numbers = rng.integers(self.largest + 1, size=count).tolist()

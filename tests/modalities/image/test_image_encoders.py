@@ -8,7 +8,7 @@ from encoder_cases import IMAGE, build, contract, encode, examples
 
 from sensorium.modalities.image.read import read
 
-FLAT = [name for name in IMAGE if name not in ("frames", "hf SigLIP 2", "pixels")]
+FLAT = [name for name in IMAGE if name not in ("frames", "hf SigLIP 2", "pixels", "tokens")]
 
 
 @pytest.mark.quick_share(6)
