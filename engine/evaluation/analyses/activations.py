@@ -75,7 +75,9 @@ def fisher(subject: Subject, part: str | None = None, save: str | None = None) -
     if not any(square.any() for square in total.values()):
         raise ValueError(f"part: the loss of {subject.task} does not depend on {name}")
     if save is not None:
-        save_file({key: square.cpu() for key, square in total.items()}, save)
+        squares = {id(value): total[key] for key, value in parameters.items()}
+        names = module.named_parameters(remove_duplicate=False)  # of a tied table both
+        save_file({key: squares[id(value)].cpu().clone() for key, value in names}, save)
     whole = float(sum(square.double().sum() for square in total.values()))
     of_weight = {id(value): float(total[key].double().sum()) for key, value in parameters.items()}
     scores = [sum(of_weight[id(p)] for p in block.parameters()) for block in blocks]

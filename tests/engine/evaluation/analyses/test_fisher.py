@@ -91,3 +91,19 @@ def test_the_best_layer_alone_learns_more_than_the_worst(
         for name, value in decoder.state_dict().items():
             assert torch.equal(value, start[name]) or name in chosen
     assert losses[0] < losses[1]
+
+
+def test_a_tied_table_is_saved_under_both_names(
+    make_subject: Callable[..., Subject], tmp_path: Path
+) -> None:
+    """A merge reads both, and would write one over the other."""
+    options = {**LLAMA, "tie_word_embeddings": True}
+    each = make_subject(
+        {"backbone": {**RECIPE["backbone"], "options": options}}, task="caption", limit=2
+    )
+    analyze(each, "fisher", {"save": str(tmp_path / "fisher.safetensors")})
+    saved = load_file(tmp_path / "fisher.safetensors")
+    every = dict(each.decoder().named_parameters(remove_duplicate=False))
+    assert saved.keys() == every.keys() > dict(each.decoder().named_parameters()).keys()
+    tied = [saved[n] for n in every if n.endswith(("embed_tokens.weight", "lm_head.weight"))]
+    assert len(tied) == 2 and torch.equal(*tied) and tied[0].any()
