@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from sensorium.engine.cache import Record, Store, list_stores, remove_stores
 from sensorium.engine.cache import store as store_module
 from sensorium.engine.cache.shard import BF16
 from sensorium.engine.cache.store import CacheWarning
+from sensorium.testing.common import copy_for_worker
 from sensorium.tests.engine.cache.store_cases import expected, fill_some, shards_of
 
 
@@ -154,7 +154,7 @@ def test_missing_and_unknown_keys(tmp_path: Path) -> None:
 
 def test_a_store_goes_to_another_process_by_its_identity(tmp_path: Path) -> None:
     store = fill_some(tmp_path)
-    other = pickle.loads(pickle.dumps(store))
+    other = copy_for_worker(store)
     assert same(other.get(["k7"])[0], store.get(["k7"])[0])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import pickle
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from sensorium.modalities.audio.datasets.synthetic_sounds import (
     caption,
 )
 from sensorium.modalities.audio.read import read
+from sensorium.testing.common import copy_for_worker
 
 SPLITS = ("train", "test", "held_out")
 
@@ -139,7 +139,7 @@ def test_a_row_is_the_same_whenever_it_is_made() -> None:
     one, two = Sounds(split="test", seed=4), Sounds(split="test", seed=4, count=50)
     for index in (17, 3, 17):
         assert one[index] == two[index]
-        cell = pickle.loads(pickle.dumps(one[index]["audio"]))
+        cell = copy_for_worker(one[index]["audio"])
         assert np.array_equal(read(cell).samples, read(two[index]["audio"]).samples)
     assert one[3] != Sounds(split="test", seed=5)[3]
     with pytest.raises(IndexError):

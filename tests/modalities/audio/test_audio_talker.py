@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import pickle
 import subprocess
 import sys
 from multiprocessing import get_context
@@ -26,6 +25,7 @@ from sensorium.modalities.audio.datasets.grammar import GRAMMARS, LONGEST, SHORT
 from sensorium.modalities.audio.datasets.synthetic_speech import RATE
 from sensorium.modalities.audio.read import read
 from sensorium.modalities.base import ReadError
+from sensorium.testing.common import copy_for_worker
 
 NAMES = ("commands", "sentences")
 HOLDS: list[Any] = [[], ["voices"], ["accents"], ["sentences"], ["voices", "accents", "sentences"]]
@@ -197,7 +197,7 @@ def test_names_and_fingerprints_tell_sources_apart() -> None:
     with pytest.raises(IndexError):
         made()[9]
     cell = made()[2]["audio"]
-    assert pickle.loads(pickle.dumps(cell)) == cell
+    assert copy_for_worker(cell) == cell
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from sensorium.modalities.audio.read import Sound
 from sensorium.modalities.audio.tokenizers import Units
 from sensorium.modalities.signal_tokens import Codebook
 from sensorium.testing import check_fittable
+from sensorium.testing.common import copy_for_worker
 
 ENCODER = {
     "type": "logmel_conformer", "weights": "none", "dim": 16, "depth": 2, "heads": 2, "mels": 24,
@@ -61,7 +61,7 @@ def test_a_unit_is_the_nearest_cluster_and_does_not_repeat(units: Units) -> None
 
 
 def test_equal_sounds_have_equal_units_in_every_process(units: Units) -> None:
-    again = pickle.loads(pickle.dumps(units))
+    again = copy_for_worker(units)
     assert again._encoder is None
     for first, second in zip(units.encode(SOUNDS), again.encode(SOUNDS), strict=True):
         assert torch.equal(first, second)

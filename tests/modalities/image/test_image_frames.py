@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from sensorium.modalities.base import ReadError
 from sensorium.modalities.image.encoders.video_frames import Frames
 from sensorium.modalities.image.read import preview, read
 from sensorium.modalities.image.video_clip import Clip
+from sensorium.testing.common import copy_for_worker
 
 PATCHES = {"type": "patches", "size": 16, "patch_size": 8, "dim": 12}
 TIMM = {
@@ -90,7 +90,7 @@ def test_a_token_a_frame_is_the_pictures_own_vector(section: dict[str, Any]) -> 
 
 def test_it_travels_to_workers_and_says_its_settings() -> None:
     processor = Frames(encoder=PATCHES, fps=5.0).processor
-    again = pickle.loads(pickle.dumps(processor))
+    again = copy_for_worker(processor)
     assert again.settings() == processor.settings()
     assert again.prepare(clip(10))["pixel_values"].shape == (2, 3, 16, 16)
     assert processor.settings() != Frames(encoder=PATCHES).processor.settings()

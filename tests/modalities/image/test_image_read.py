@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps
 
 from sensorium.modalities.base import ReadError
 from sensorium.modalities.image.read import example, preview, read
+from sensorium.testing.common import copy_for_worker
 
 RNG = np.random.default_rng(0)
 SMOOTH = Image.fromarray(RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize((70, 50))
@@ -204,7 +204,7 @@ def test_what_is_no_picture_is_refused(name: str) -> None:
     with pytest.raises(ReadError, match=why) as caught:
         read(source)
     assert "\n" not in str(caught.value)
-    assert pickle.loads(pickle.dumps(caught.value)).wrong == caught.value.wrong
+    assert copy_for_worker(caught.value).wrong == caught.value.wrong
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from sensorium.modalities.mri.phantom.anatomy import LOBES, anatomy
 from sensorium.modalities.mri.phantom.signal_equations import Timing, signal
 from sensorium.modalities.mri.phantom.simulate import mask
 from sensorium.modalities.mri.write import box_of
+from sensorium.testing.common import copy_for_worker
 
 SMALL = {"subjects": 12, "spacing": 6.0}
 
@@ -51,11 +51,11 @@ def test_signals_follow_the_equations() -> None:
 
 @pytest.mark.slow
 def test_rows_are_the_same_every_time_and_travel(studies: Phantom) -> None:
-    again = pickle.loads(pickle.dumps(Phantom(view="study", healthy=0.3, **SMALL)))
+    again = copy_for_worker(Phantom(view="study", healthy=0.3, **SMALL))
     assert again.fingerprint() == studies.fingerprint()
     assert again.key(3) == studies.key(3)
     torch.testing.assert_close(read(again[3]["volume"]), read(studies[3]["volume"]))
-    cell = pickle.loads(pickle.dumps(studies[3]["volume"]))
+    cell = copy_for_worker(studies[3]["volume"])
     torch.testing.assert_close(read(cell), read(studies[3]["volume"]))
     other = Phantom(view="study", healthy=0.3, seed=1, **SMALL)
     assert other.fingerprint() != studies.fingerprint()

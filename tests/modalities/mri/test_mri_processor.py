@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from sensorium.modalities.base import ReadError
 from sensorium.modalities.mri.io import read
 from sensorium.modalities.mri.processor import VolumeProcessor, lookup, pull
 from sensorium.modalities.mri.write import box_of, save, to_source
+from sensorium.testing.common import copy_for_worker
 
 TURN = np.array([[0.8, -0.6, 0, 5], [0.6, 0.8, 0, -7], [0, 0, 1, 3], [0, 0, 0, 1]])
 AFFINES = {
@@ -184,7 +184,7 @@ def test_settings_are_checked(options: dict[str, Any], line: str) -> None:
 
 def test_it_travels_to_workers_and_says_its_settings() -> None:
     processor = VolumeProcessor(size=(8, 8, 8), contrasts=2)
-    assert pickle.loads(pickle.dumps(processor)) == processor
+    assert copy_for_worker(processor) == processor
     assert processor.settings()["contrasts"] == 2
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from sensorium.modalities.text.tokenizers import BPE, Bytes, PretrainedTokenizer
+from sensorium.testing.common import copy_for_worker
 
 CHATML = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|end|>\n"
@@ -105,7 +105,7 @@ def test_the_template_travels_with_the_state(
     state = json.loads(json.dumps(ours.state()))
     again = PretrainedTokenizer(name="elsewhere")
     again.load_state(state)
-    for other in (again, pickle.loads(pickle.dumps(ours))):
+    for other in (again, copy_for_worker(ours)):
         assert other.chat(MESSAGES) == ours.chat(MESSAGES)
         text = ours.chat(MESSAGES)
         assert other.encode_chat(text) == ours.encode_chat(text)

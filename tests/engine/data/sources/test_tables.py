@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import socket
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from sensorium.engine.data.sources import Csv, Json, Parquet
 from sensorium.engine.recipe import DataSection
 from sensorium.engine.recipe.validation import validate
 from sensorium.modalities.base import ReadError, Source
+from sensorium.testing.common import copy_for_worker
 
 ROWS = [{"file": f"ü {i}.jpg", "text": f"Bär {i}", "n": i} for i in range(5)]
 
@@ -78,7 +78,7 @@ def test_rows_of_a_file(folder: Path, kind: str) -> None:
     assert [source[i] for i in range(len(source))] == ROWS
     assert source.columns == ("file", "text", "n")
     assert len({source.key(i) for i in range(5)}) == 5
-    assert pickle.loads(pickle.dumps(source))[3] == ROWS[3]
+    assert copy_for_worker(source)[3] == ROWS[3]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from sensorium.modalities import action
 from sensorium.modalities.action import ACTION
 from sensorium.modalities.action.tokenizers import ActionTokenizer
+from sensorium.testing.common import copy_for_worker
 
 STEPS, DOF = 20, 3
 Make = Callable[..., ActionTokenizer]
@@ -82,7 +82,7 @@ def test_saved_and_loaded_is_equal(fitted: ActionTokenizer, tmp_path: Path) -> N
         type(fitted).load(tmp_path),
         ActionTokenizer.load(tmp_path),
         copy.deepcopy(fitted),
-        pickle.loads(pickle.dumps(fitted)),
+        copy_for_worker(fitted),
     ]
     for twin in twins:
         assert type(twin) is type(fitted)

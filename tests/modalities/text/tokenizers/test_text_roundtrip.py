@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.open_clip_tokenizer import OpenClipTextProcessor
 from sensorium.modalities.text.tokenizers import BPE, Bytes, PretrainedTokenizer
 from sensorium.modalities.text_processor import PROBES, TextProcessor, lost_in_text
+from sensorium.testing.common import copy_for_worker
 
 TEXTS = [
     "a dog on a beach",
@@ -129,7 +129,7 @@ def test_what_is_lost_is_known() -> None:
 @pytest.mark.parametrize("name", PRETRAINED)
 def test_a_typed_special_token_is_text(tmp_path: Path, name: str) -> None:
     tokenizer = pretrained(tmp_path, PRETRAINED[name]())
-    copies = [tokenizer, pickle.loads(pickle.dumps(tokenizer)), PretrainedTokenizer(name="x")]
+    copies = [tokenizer, copy_for_worker(tokenizer), PretrainedTokenizer(name="x")]
     copies[2].load_state(json.loads(json.dumps(tokenizer.state())))
     forbidden = {tokenizer.backend.token_to_id(piece) for piece in ("<pad>", "</s>", "[SEP]")}
     for copy in copies:

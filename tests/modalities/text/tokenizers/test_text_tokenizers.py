@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib
 import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from sensorium.modalities.base import Tokenizer
 from sensorium.modalities.text import TEXT
 from sensorium.modalities.text.characters import Characters
 from sensorium.modalities.text.tokenizers import BPE, Bytes, PretrainedTokenizer
+from sensorium.testing.common import copy_for_worker
 
 TEXTS = ["a handwritten seven, thin and slanted", "a handwritten two, bold", "<image> naïve 猫"] * 4
 STRANGE = ["", " ", "\n\t\r\x00", "e\u0301 é ﬁ", "👩‍🚀"]
@@ -108,7 +108,7 @@ def test_state_is_enough(tokenizer: Tokenizer, tmp_path: Path) -> None:
         else type(tokenizer)()
     )
     fresh.load_state(state)
-    for twin in (fresh, pickle.loads(pickle.dumps(tokenizer)), copy.deepcopy(tokenizer)):
+    for twin in (fresh, copy_for_worker(tokenizer), copy.deepcopy(tokenizer)):
         assert twin.encode(TYPED, special=True) == tokenizer.encode(TYPED, special=True)
         assert twin.state() == tokenizer.state()
         assert (twin.size, twin.pad_id, twin.eos_id) == (
