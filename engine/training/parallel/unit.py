@@ -115,8 +115,8 @@ def _has_grad(parameter: Any) -> bool:
     )
 
 
-class _AllGather(DefaultAllGather):
-    """torch's gather, at its turn."""
+class _InOrder:
+    """A collective of torch, at its turn."""
 
     number: int
 
@@ -125,17 +125,13 @@ class _AllGather(DefaultAllGather):
 
     def __call__(self, output_tensor: Tensor, input_tensor: Tensor, *args: Any, **more: Any) -> Any:
         self.order.request(self.number)
-        return super().__call__(output_tensor, input_tensor, *args, **more)
+        collective: Any = super()
+        return collective.__call__(output_tensor, input_tensor, *args, **more)
 
 
-class _ReduceScatter(DefaultReduceScatter):
-    """torch's reduction, at its turn."""
+class _AllGather(_InOrder, DefaultAllGather):
+    """torch's gather."""
 
-    number: int
 
-    def __init__(self, order: CollectiveOrder) -> None:
-        self.order = order
-
-    def __call__(self, output_tensor: Tensor, input_tensor: Tensor, *args: Any, **more: Any) -> Any:
-        self.order.request(self.number)
-        return super().__call__(output_tensor, input_tensor, *args, **more)
+class _ReduceScatter(_InOrder, DefaultReduceScatter):
+    """torch's reduction."""
