@@ -29,5 +29,5 @@ TASKS = {
     "regression": "sensorium.tasks.supervised.regression:Regression",
     "replaced_token": "sensorium.tasks.language.masked.replaced:ReplacedToken",
     "segmentation": "sensorium.tasks.dense.segmentation:Segmentation",
-    "signal_generation": "sensorium.tasks.language.signal_generation:SignalGeneration",
+    "signal_generation": "sensorium.tasks.language.signals.generation:SignalGeneration",
 }

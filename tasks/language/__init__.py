@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from .metrics import LanguageMetrics as LanguageMetrics
     from .objectives import OBJECTIVES as OBJECTIVES
     from .objectives import Markers as Markers
-    from .signal_generation import SignalGeneration as SignalGeneration
-    from .signal_grammar import SignalSampler as SignalSampler
-    from .signal_grammar import SignalSpan as SignalSpan
     from .unigram import Unigram as Unigram
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
@@ -33,7 +30,5 @@ else:
             "metrics": ["LanguageMetrics"],
             "objectives": ["OBJECTIVES", "Markers"],
             "unigram": ["Unigram"],
-            "signal_generation": ["SignalGeneration"],
-            "signal_grammar": ["SignalSampler", "SignalSpan"],
         },
     )

@@ -13,7 +13,7 @@ from sensorium.backbones.base import Backbone
 from sensorium.modalities.base import Features
 from sensorium.modalities.image.tokenizers import PatchVQ
 from sensorium.tasks.batch import Batch
-from sensorium.tasks.language import SignalGeneration
+from sensorium.tasks.language.signals import SignalGeneration
 from sensorium.testing.context import StubContext, prepare_batch
 from sensorium.testing.task_builder import Letters
 from sensorium.tests.tasks.language.tiny import GPT2, backbone_of

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from ...backbones.base import Backbone
-from ...modalities.base import Features
-from ...modalities.signal_tokens import SignalTokenizer
+from ....backbones.base import Backbone
+from ....modalities.base import Features
+from ....modalities.signal_tokens import SignalTokenizer
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...backbones.base import Backbone, GenerationOptions, check_generation_options
-from ...modalities.base import (
+from ....backbones.base import Backbone, GenerationOptions, check_generation_options
+from ....modalities.base import (
     Features,
     Fraction,
     Loss,
@@ -26,12 +26,12 @@ from ...modalities.base import (
     PositiveFloat,
     PositiveInt,
 )
-from ..base import Context, Row, Task
-from ..batch import Batch, Example, Tools
-from ..common import Prompt, assemble, example_row, parse_prompt
-from ..uses import BACKBONE, DecoderUse, StreamUse
-from .signal_grammar import SignalSampler, SignalSpan
-from .signal_metrics import SignalMetrics
+from ...base import Context, Row, Task
+from ...batch import Batch, Example, Tools
+from ...common import Prompt, assemble, example_row, parse_prompt
+from ...uses import BACKBONE, DecoderUse, StreamUse
+from .grammar import SignalSampler, SignalSpan
+from .metrics import SignalMetrics
 
 
 class SignalGeneration(Task):
