@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...backbones.base import Backbone
+from ...backbones.visibility import Visibility
 from ...modalities.base import Features, Loss, PositiveFloat, PositiveInt, Probability, Tokenizer
 from ...modalities.messages import did_you_mean
 from ..base import Context, Row, Task
@@ -27,6 +28,7 @@ from ..common import example_row, parse_target
 from ..uses import BACKBONE, DecoderUse
 from .metrics import LanguageMetrics
 from .objectives import OBJECTIVES, Markers, Noise, markers_of
+from .packing import PackedRows
 from .places import encode_digits
 from .unigram import Unigram
 
@@ -42,6 +44,8 @@ class LanguageModeling(Task):
     corruption takes, and tokens of a span. sentinels: tokens that stand for spans, the pretrained
     ones where the vocabulary has them (T5), otherwise added; a text has one span fewer at most, so
     that spans are longer in a long text. split_digits: every digit of a number is a token.
+    pack: tokens of a row; the texts of a batch share rows of so many and do not see each other, so
+    that no loss changes and little is padded. Takes a decoder whose attention is causal.
 
     An evaluation scores every row by every objective; its corruptions depend on the text alone.
     """
@@ -68,6 +72,7 @@ class LanguageModeling(Task):
         mean_span: PositiveFloat = 3.0,
         sentinels: PositiveInt = 100,
         split_digits: bool = False,
+        pack: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         self.text = parse_target("text", text)
@@ -84,9 +89,12 @@ class LanguageModeling(Task):
         for option, (value, least) in limits.items():
             if value < least:
                 raise ValueError(f"{option}: found {value}, expected at least {least}")
-        self.decoders = {BACKBONE: DecoderUse(attention=frozenset({attention}))}
+        if pack is not None and attention != "causal":
+            raise ValueError("pack: takes `attention: causal`, since packed texts have no context")
+        kinds = {attention} if pack is None else {attention, "visibility"}
+        self.decoders = {BACKBONE: DecoderUse(attention=frozenset(kinds))}
         self.attention, self.max_length = attention, max_length
-        self.split_digits = split_digits
+        self.split_digits, self.pack = split_digits, pack
         self.noise = Noise(noise_density, mean_span, markers_of(self.objectives, sentinels))
         self.encodes_context, self.vocabulary_size = False, 0  # set by `build`
         self.register_buffer("marker_ids", torch.zeros(0, dtype=torch.long), persistent=False)
@@ -99,6 +107,11 @@ class LanguageModeling(Task):
         vocabulary, and add those that it lacks."""
         decoder = decoders[BACKBONE]
         self.encodes_context = decoder.encodes_context
+        if self.pack is not None and self.encodes_context:
+            raise ValueError(
+                "pack: an encoder-decoder has no one row for source and target; leave it out, or "
+                "use `type: causal` in backbone"
+            )
         for name in self.objectives:
             if self.encodes_context and not OBJECTIVES[name].encoder:
                 able = ", ".join(n for n, objective in OBJECTIVES.items() if objective.encoder)
@@ -179,12 +192,25 @@ class LanguageModeling(Task):
         source_mask, mask = (batch.label_masks[k + suffix] for k in ("source", "target"))
         # Positions of real tokens are computed on the CPU, without synchronizing with the device.
         positions = mask.flatten().nonzero().squeeze(1).to(target.device)  # [N]
-        context = Features(decoder.embed(source), source_mask.to(source.device))
-        hidden = decoder.teacher_force(context, target, mask.to(target.device), self.attention)
         labels = target.flatten()[positions]
+        if self.pack is not None and len(source):
+            rows = PackedRows.of(source_mask, mask, self.pack)
+            hidden = self._packed(decoder, torch.cat([source, target], 1), rows)
+            positions = rows.predictors.to(target.device)
+        else:
+            context = Features(decoder.embed(source), source_mask.to(source.device))
+            hidden = decoder.teacher_force(context, target, mask.to(target.device), self.attention)
         logits = decoder.logits(hidden.flatten(0, 1)[positions]).float()  # [N, V]
         correct = logits.detach().argmax(-1) == labels
         return F.cross_entropy(logits, labels, reduction="none"), correct
+
+    @staticmethod
+    def _packed(decoder: Backbone, ids: Tensor, rows: PackedRows) -> Tensor:
+        """Return hidden `[R, N, D]` of the packed rows of ids `[B, S + L]`."""
+        document = rows.document.to(ids.device)
+        embeds = decoder.embed(ids.flatten()[rows.index.to(ids.device)])
+        hidden: Tensor = decoder(embeds, document > 0, attention=Visibility.documents(document))
+        return hidden
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """Return `scores` a row, by objective: `nll` in nats, its `tokens`, and, where the target

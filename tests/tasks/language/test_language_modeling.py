@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from sensorium.backbones.base import Backbone
 from sensorium.tasks.batch import Tools
 from sensorium.tasks.language import OBJECTIVES, LanguageMetrics, LanguageModeling, Markers
+from sensorium.tasks.language.packing import first_fit
 from sensorium.testing.context import StubContext, prepare_batch
 from sensorium.tests.tasks.language.tiny import GPT2, LIBRARY, ROWS, T5, backbone_of, built
 
@@ -200,3 +201,41 @@ def test_an_encoder_decoder_needs_something_to_encode(name: str) -> None:
         return
     with pytest.raises(ValueError, match=f"`{name}` leaves the encoder .* use prefix, span_corr"):
         built(backbone, name)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "codegen"])
+@pytest.mark.parametrize("length", [1, 70, 500])
+def test_packing_changes_no_loss_and_no_gradient(kind: str, length: int) -> None:
+    """In rows of one text, of some, and of all."""
+    losses = []
+    for pack in (None, length):
+        backbone: Any = backbone_of("causal", LIBRARY[kind], attn="eager")
+        task = built(backbone, "causal", "span_corruption", sentinels=9, pack=pack)
+        batch = prepare_batch(task, ROWS, decoder=backbone)
+        loss = task.loss(batch, StubContext({}).on(backbone))
+        (gradient,) = torch.autograd.grad(loss.total, [backbone.table.weight])
+        losses.append((loss.total, gradient, loss.count, loss.parts["correct"]))
+    torch.testing.assert_close(losses[1], losses[0], atol=2e-4, rtol=1e-4)
+
+
+def test_first_fit_fills_rows_and_loses_no_text() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 120, 500).tolist()
+    rows = first_fit(lengths, 100)
+    assert sorted(i for row in rows for i in row) == list(range(500))
+    assert all(sum(lengths[i] for i in row) <= 100 or len(row) == 1 for row in rows)
+    fitting = sum(length for length in lengths if length <= 100)
+    assert sum(len(row) > 1 or lengths[row[0]] <= 100 for row in rows) < 1.2 * fitting / 100
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        ({"attention": "prefix"}, {}, "pack: takes `attention: causal`"),
+        ({}, {"kind": "seq2seq", "config": T5}, "pack: an encoder-decoder has no one row"),
+    ],
+)
+def test_packing_that_cannot_be(config: Any, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        backbone = backbone_of(**({"kind": "causal", "config": GPT2} | options))
+        built(backbone, "span_corruption", pack=50, **config)
