@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from starter import Starter, parse
 
 PARTS = Path(__file__).with_name("tiny_parts.py")
 BAGS = Path(__file__).with_name("bag_parts.py")
@@ -167,9 +169,16 @@ class Runner:
         *,
         fault: str = "",
         timeout: float = 400,
+        fresh: bool = False,
     ) -> subprocess.CompletedProcess[str]:
-        """A command in the folder, in a session of its own; a hang is a failure."""
+        """A command in the folder, in a session of its own; a hang is a failure. One of Python is
+        forked from a process that has imported the package; `fresh` starts Python anew."""
         environment = {**os.environ, **self.environment, "TINY_FAULT": fault}
+        if not fresh and (parsed := parse(command)):
+            code, out, err = starter().run(*parsed, self.folder, environment, timeout)
+            if code is None:
+                pytest.fail(f"{' '.join(command)}: hangs\n{out}\n{err}")
+            return subprocess.CompletedProcess(command, code, out, err)
         process = subprocess.Popen(
             command,
             cwd=self.folder,
@@ -191,6 +200,12 @@ class Runner:
         """`sensorium train` of a recipe by the command line."""
         processes = how.pop("processes", 1)
         return self.run(self.command(recipe, name, *more, processes=processes), **how)
+
+
+@functools.cache
+def starter() -> Starter:
+    """Return the server of this process."""
+    return Starter()
 
 
 @pytest.fixture

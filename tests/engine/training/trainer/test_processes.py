@@ -99,7 +99,7 @@ def test_the_command_line_under_torchrun_stops_and_goes_on(runner: Any) -> None:
     losses = runner.losses("whole")
     assert {task for _, task, _ in losses} == {"digit", "caption"} and len(losses) == 8
     assert list((runner.folder / "cache" / "features").iterdir())
-    stopped = runner.go(recipe, "run", processes=2, fault="rank1-term@3")
+    stopped = runner.go(recipe, "run", processes=2, fault="rank1-term@3", fresh=True)
     assert stopped.returncode != 0 and "go on with --resume" in stopped.stderr
     before = runner.losses("run")
     assert processes(runner.folder / "run") == 2
