@@ -34,7 +34,7 @@ NAMES: tuple[tuple[str, str, str], ...] = (
         r"(.+_)?recall@\d+.*",
         "fraction of queries with a right answer among the first k",
     ),
-    ("mrr", r".+_mrr(_.+)?", "mean of 1 / rank of the first right answer"),
+    ("mrr", r"(.+_)?mrr(_.+)?", "mean of 1 / rank of the first right answer"),
     ("median_rank", r".+_median_rank(_.+)?", "median rank of the first right answer; 1 is best"),
     ("ndcg@10", r".+_ndcg@10(_.+)?", "discounted gain of the first 10 answers, 1 is best"),
     ("map@10", r".+_map@10(_.+)?", "mean precision at the right ones of the first 10 answers"),

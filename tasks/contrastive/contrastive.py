@@ -76,7 +76,9 @@ class Contrastive(Towers):
     gradcache_chunk_size: rows encoded at a time, their activations recomputed in the backward pass
     (GradCache); for batches larger than memory.
 
-    metric_group: a column; further metrics rank a row among the rows of the same value only.
+    main_metric: the metric that tables and pages name first; `mrr` counts every rank and so has the
+    narrower interval where there are few rows. metric_group: a column; further metrics rank a row
+    among the rows of the same value only.
     zero_shot: `{input: image, target: word, templates: ["a {}."], classes: [...]}`, see `ZeroShot`.
     """
 
@@ -110,6 +112,7 @@ class Contrastive(Towers):
         teachers: list[dict[str, str]] | None = None,
         teacher_weight: NonNegativeFloat = 1.0,
         gradcache_chunk_size: PositiveInt | None = None,
+        main_metric: Literal["recall@1", "mrr"] | None = None,
         metric_group: str | None = None,
         zero_shot: dict[str, Any] | None = None,
     ) -> None:
@@ -135,6 +138,7 @@ class Contrastive(Towers):
             soft_target_streams=soft_target_streams or {},
             teachers=teachers or [],
             gradcache_chunk_size=gradcache_chunk_size,
+            main_metric=main_metric,
         )
         self.options, self.compare, self.similarity = options, options.compare, similarity
         self.embedded, self.width, self.scored = options.embedded, dim or 0, loss == "cosent"
@@ -148,7 +152,7 @@ class Contrastive(Towers):
         label = None if self.zero_shot is None else self.zero_shot.target
         columns = (positive_group, metric_group, label, scores)
         self.columns_of = dict(zip(("group", "match", "label", "score"), columns, strict=True))
-        self.main_metric = "spearman" if self.scored else "recall@1"
+        self.main_metric = options.headline()
         begin = torch.tensor(-math.log(temperature or options.temperature_default()))
         self.log_scale = nn.Parameter(begin, requires_grad=not options.plain)
         self.bias = nn.Parameter(torch.tensor(bias)) if loss == "siglip" else None

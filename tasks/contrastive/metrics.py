@@ -2,7 +2,7 @@
 
 Names: `image_to_caption_recall@1` has pictures as queries and captions as candidates;
 `..._same_region` ranks among rows of the same region only, which removes the part that the region
-alone predicts; `recall@1` is the mean over all directions, `image_caption_gap` the distance of the
+alone predicts; `recall@1` and `mrr` are the means over all directions, `image_caption_gap` the distance of the
 two modalities' means; `caption_active_dims` the entries of a sparse vector that are not zero, the
 mean over rows; `dim64_recall@1` is that of the vectors' first 64 coordinates.
 """
@@ -32,6 +32,8 @@ MEASURES = (
     "map@10",
     "chance@1",
 )
+MAIN_MEASURES = ("recall@1", "mrr")
+"""Measures that have a mean over all directions too."""
 
 
 class RetrievalMetrics:
@@ -73,8 +75,9 @@ class RetrievalMetrics:
         for a, b in self.directions:
             measures = self._search(items, (a, b)).measures()
             values |= {f"{a}_to_{b}_{name}": value for name, value in measures.items()}
-        firsts = [values[f"{a}_to_{b}_recall@1"] for a, b in self.directions]
-        values["recall@1"] = sum(firsts) / len(firsts)
+        for name in MAIN_MEASURES:
+            each = [values[f"{a}_to_{b}_{name}"] for a, b in self.directions]
+            values[name] = sum(each) / len(each)
         for width in self.widths:
             short = {
                 name: dataclasses.replace(side, vectors=prefix(side.vectors, width))

@@ -33,6 +33,7 @@ class ContrastiveOptions:
     soft_target_streams: Mapping[str, str]
     teachers: Sequence[Mapping[str, str]]
     gradcache_chunk_size: int | None
+    main_metric: str | None
 
     @property
     def embedded(self) -> tuple[str, ...]:
@@ -48,6 +49,17 @@ class ContrastiveOptions:
     def plain(self) -> bool:
         """Whether the loss has no temperature that is learned."""
         return self.compare.loss in ("hinge", "cosent", "margin_mse")
+
+    def headline(self) -> str:
+        """Return the main metric. Raise ValueError if one is given that is not computed."""
+        if self.compare.loss != "cosent":
+            return self.main_metric or "recall@1"
+        if self.main_metric is not None:
+            raise ValueError(
+                f"main_metric: found {self.main_metric}; cosent is evaluated by spearman alone, "
+                "leave it out"
+            )
+        return "spearman"
 
     def temperature_default(self) -> float:
         if self.compare.similarity != "cosine":

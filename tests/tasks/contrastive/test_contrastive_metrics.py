@@ -76,8 +76,9 @@ def test_every_measure_is_that_of_a_sort(
     ):
         for name, value in expected.items():
             assert result[f"{way}_{name}"] == pytest.approx(value, abs=1e-6), (way, name)
-    both = (result["image_to_caption_recall@1"] + result["caption_to_image_recall@1"]) / 2
-    assert result["recall@1"] == pytest.approx(both)
+    for name in ("recall@1", "mrr"):
+        both = (result[f"image_to_caption_{name}"] + result[f"caption_to_image_{name}"]) / 2
+        assert result[name] == pytest.approx(both)
     gap = (image.mean(0) - caption.mean(0)).norm()
     assert result["image_caption_gap"] == pytest.approx(float(gap), abs=1e-6)
 

@@ -155,6 +155,7 @@ def test_two_processes_are_one(options: dict[str, Any], monkeypatch: pytest.Monk
         ({"guide": {"query": "look"}}, "guide: stands for query"),
         ({"guide": {"query": "passage", "passage": "x"}}, "guide: 'passage' is learned"),
         ({"guide_margin": 0.1}, "guide_margin: found without guide"),
+        ({"loss": "cosent", "scores": "s", "main_metric": "mrr"}, "main_metric: found mrr"),
     ],
 )
 def test_options_without_sense_are_refused(options: dict[str, Any], words: str) -> None:
