@@ -20,7 +20,7 @@ def explain(
     task: Annotated[str | None, typer.Option(help="the task; the only one by default")] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="gradient, occlusion, rollout; texts: always reagent"),
+        typer.Option(help="gradient, occlusion, rollout, decoder_rollout; texts: always reagent"),
     ] = None,
     cells: Annotated[
         int | None, typer.Option(min=1, help="cells along an axis; by default the encoder's tokens")

@@ -2,9 +2,9 @@
 
 Names: `image_to_caption_recall@1` has pictures as queries and captions as candidates;
 `..._same_region` ranks among rows of the same region only, which removes the part that the region
-alone predicts; `recall@1` and `mrr` are the means over all directions, `image_caption_gap` the distance of the
-two modalities' means; `caption_active_dims` the entries of a sparse vector that are not zero, the
-mean over rows; `dim64_recall@1` is that of the vectors' first 64 coordinates.
+alone predicts; `recall@1` and `mrr` are the means over all directions, `image_caption_gap` the
+distance of the two modalities' means; `caption_active_dims` the entries of a sparse vector that are
+not zero, the mean over rows; `dim64_recall@1` is that of the vectors' first 64 coordinates.
 """
 
 from __future__ import annotations

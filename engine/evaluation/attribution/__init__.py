@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from .cells import find_cells as find_cells
     from .curves import Curves as Curves
     from .curves import curves as curves
+    from .explain import METHODS as METHODS
     from .explain import Explanation as Explanation
     from .explain import explain as explain
-    from .methods import METHODS as METHODS
     from .page import write_explanation as write_explanation
     from .reagent import TextTokens as TextTokens
     from .reagent import reagent as reagent
@@ -23,8 +23,7 @@ else:
         {
             "cells": ["Cells", "find_cells"],
             "curves": ["Curves", "curves"],
-            "explain": ["Explanation", "explain"],
-            "methods": ["METHODS"],
+            "explain": ["METHODS", "Explanation", "explain"],
             "page": ["write_explanation"],
             "reagent": ["TextTokens", "reagent"],
             "scorer": ["Scorer"],

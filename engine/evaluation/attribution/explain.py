@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,18 @@ from ...recipe import BACKBONE, load
 from ...utils import ConfigError, located_errors
 from .cells import Cells, find_cells
 from .curves import Curves, curves
-from .methods import METHODS, Baseline
+from .decoder_rollout import decoder_rollout
+from .methods import Baseline, gradient_times_input, occlusion, rollout
 from .reagent import TextTokens, masked_model_tokens, reagent
 from .scorer import Scorer
 
-REAGENT = "reagent"
+METHODS: dict[str, Callable[[Scorer, Cells, Baseline], np.ndarray]] = {
+    "gradient": gradient_times_input,
+    "occlusion": occlusion,
+    "rollout": rollout,
+    "decoder_rollout": decoder_rollout,
+}
+"""Methods for signals by name."""
 
 
 @dataclass
@@ -81,9 +88,9 @@ def explain(
 ) -> Explanation:
     """Return what of a row's inputs each word of the prediction rests on.
 
-    methods: `gradient`, `occlusion`, `rollout` for signals; `reagent`, for texts, is always run.
-    cells: how many along each axis of a map; by default the tokens of the encoder. steps: points of
-    the curves of deletion and insertion; 0: none.
+    methods: `gradient`, `occlusion`, `rollout`, `decoder_rollout` for signals; `reagent`, for
+    texts, is always run. cells: how many along each axis of a map; by default the tokens of the
+    encoder. steps: points of the curves of deletion and insertion; 0: none.
     """
     unknown = [name for name in methods if name not in METHODS]
     if unknown:

@@ -5,7 +5,6 @@ Each method takes a scorer and cells, and returns `[U, *grid]` for `U` words.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -57,24 +56,32 @@ def rollout(scorer: Scorer, cells: Cells, baseline: Baseline = "mean") -> np.nda
     The encoder's tokens have to lie on the grid of the cells; an encoder without attention leaves
     the unchanged weights of its tokens. baseline: not used.
     """
+    weights = token_relevance(scorer, cells.place[0])  # [U, T]
+    flow = encoder_flow(scorer, cells, "rollout")
+    if flow is not None:
+        weights = weights @ flow.to(weights)
+    return np.asarray(weights.cpu().double().numpy().reshape(-1, *cells.grid))
+
+
+def encoder_flow(scorer: Scorer, cells: Cells, method: str) -> Tensor | None:
+    """Return `[T, T]`, the rollout from the output tokens of a stream's encoder to its input
+    tokens; None without attention. Raise ValueError if the tokens do not lie on the cells' grid."""
     stream = cells.place[0]
     encoder = scorer.model.stream(stream).encoder
     with AttentionTap(list(encoder.blocks())) as tap, torch.no_grad():
         features = scorer.features(stream)
     if features.grid != cells.grid:
         raise ValueError(
-            f"rollout: the tokens of {stream} lie on the grid {features.grid}, the map on "
+            f"{method}: the tokens of {stream} lie on the grid {features.grid}, the map on "
             f"{cells.grid}; leave cells out, or take occlusion"
         )
-    weights = token_relevance(scorer, stream)  # [U, T]
     layers = [each[0][0].mean(0) for _, each in sorted(tap.seen.weights.items()) if each]
-    if layers:
-        flow = attention_rollout(layers)  # [S, S]
-        tokens = weights.shape[1]
-        if flow.shape[0] < tokens:
-            raise ValueError(f"rollout: {type(encoder).__name__} attends to groups of its tokens")
-        weights = weights @ flow[-tokens:, -tokens:].to(weights)  # classes and registers lead
-    return np.asarray(weights.cpu().double().numpy().reshape(-1, *cells.grid))
+    if not layers:
+        return None
+    flow, tokens = attention_rollout(layers), features.tokens.shape[1]
+    if flow.shape[0] < tokens:
+        raise ValueError(f"{method}: {type(encoder).__name__} attends to groups of its tokens")
+    return flow[-tokens:, -tokens:]  # classes and registers lead
 
 
 def attention_rollout(layers: list[Tensor]) -> Tensor:
@@ -123,11 +130,3 @@ def baseline_of(value: Tensor, cells: Cells, baseline: Baseline) -> Tensor:
     if baseline == "zero":
         return torch.zeros_like(value)
     return value.mean(list(cells.axes), keepdim=True).expand_as(value)
-
-
-METHODS: dict[str, Callable[[Scorer, Cells, Baseline], np.ndarray]] = {
-    "gradient": gradient_times_input,
-    "occlusion": occlusion,
-    "rollout": rollout,
-}
-"""Methods for signals by name."""

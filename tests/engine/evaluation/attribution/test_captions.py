@@ -19,6 +19,8 @@ from sensorium.modalities.text.tokenizers import Bytes
 from sensorium.tasks.common import text_units
 from sensorium.tests.engine.evaluation.analyses.analyzed import recipe
 
+METHODS_SHOWN = ("gradient", "rollout", "decoder_rollout")
+
 
 @pytest.fixture(scope="module")
 def explained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explanation]:
@@ -32,9 +34,7 @@ def explained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explanation]
         pipeline = Pipeline(build(parse_recipe(sections)))
         pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
         row = {"image": Image.fromarray(pixels)}
-        yield explain(
-            pipeline, "caption", row, methods=["gradient", "rollout"], cells=None, steps=2
-        )
+        yield explain(pipeline, "caption", row, methods=[*METHODS_SHOWN], cells=None, steps=2)
 
 
 def test_every_word_has_a_map_and_shares_of_the_prompt(explained: Explanation) -> None:
@@ -42,9 +42,11 @@ def test_every_word_has_a_map_and_shares_of_the_prompt(explained: Explanation) -
     assert words
     assert all(score <= 0 for _, score in explained.units)
     image = explained.signals["image"]
-    assert image.maps.keys() == {"gradient", "rollout"}
+    assert image.maps.keys() == {*METHODS_SHOWN}
     assert all(m.shape == (words, *image.cells.grid) for m in image.maps.values())
-    np.testing.assert_allclose(image.maps["rollout"].sum((1, 2)) <= 1 + 1e-5, True)
+    for method in ("rollout", "decoder_rollout"):
+        shares = image.maps[method].sum((1, 2))
+        assert ((shares > 0) & (shares <= 1 + 1e-5)).all(), method
     tokens, importance = explained.texts["prompt.1"]
     assert "".join(tokens) == " It is:"
     np.testing.assert_allclose(importance.sum(1), 1)
