@@ -106,6 +106,7 @@ def _stacked(group: Sequence[Frame], source: object) -> tuple[np.ndarray, np.nda
         raise ReadError(source, f"is one slice ({first.label!r})", "a volume of several slices")
     _check_counts(stacks, source)
     _check_distances(stacks, normal, source)
+    _check_rescaling(group, source)
     volumes = [
         np.stack([stack[n].pixels().T for stack in stacks], -1) for n in range(len(stacks[0]))
     ]
@@ -138,11 +139,15 @@ def _group_slices(group: Sequence[Frame], normal: np.ndarray) -> list[list[Frame
 
 def _without_copies(stacks: list[list[Frame]]) -> list[list[Frame]]:
     """Drop slices that were sent twice: of one place, one time and one content; of one
-    place and one content alone where some places hold more slices than others."""
+    place and one content alone where some places hold more slices than others, or where all
+    slices of each place are copies."""
     stacks = [_unique(stack, lambda frame: frame.order) for stack in stacks]
-    if len({len(stack) for stack in stacks}) == 1:
+    counts = {len(stack) for stack in stacks}
+    if counts == {1}:
         return stacks
-    return [_unique(stack, lambda frame: ()) for stack in stacks]
+    contents = [_unique(stack, lambda frame: ()) for stack in stacks]
+    copies = len(counts) > 1 or all(len(stack) == 1 for stack in contents)
+    return contents if copies else stacks
 
 
 def _unique(stack: list[Frame], key: Any) -> list[Frame]:
@@ -169,6 +174,16 @@ def _check_counts(stacks: list[list[Frame]], source: object) -> None:
                 f"{len(stack)} slices are at one position, and their order is unknown",
                 "TemporalPositionIdentifier, TriggerTime, AcquisitionTime or InstanceNumber",
             )
+
+
+def _check_rescaling(group: Sequence[Frame], source: object) -> None:
+    plain = [frame for frame in group if not frame.scaled]
+    if 0 < len(plain) < len(group):
+        raise ReadError(
+            source,
+            f"{len(plain)} of {len(group)} slices have no RescaleSlope ({plain[0].file.name})",
+            "one in each slice, or in none",
+        )
 
 
 def _check_distances(stacks: list[list[Frame]], normal: np.ndarray, source: object) -> None:

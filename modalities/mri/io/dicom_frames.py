@@ -22,6 +22,8 @@ from .dicom_tags import (
     acquisition_order,
     complex_component,
     frame_label,
+    rescale_number,
+    series_identity,
     tag_numbers,
     tag_words,
     to_float,
@@ -82,7 +84,7 @@ class Frame:
     `along_columns` is where the column index grows. spacing: between rows and between columns,
     mm. key: what slices of one volume share exactly; echo: its echo time in ms. tags: the words
     by which a series is chosen. order: sorts the slices of one place in time. inverted: white is
-    the lowest value (MONOCHROME1)."""
+    the lowest value (MONOCHROME1). scaled: True where the file names a slope or an intercept."""
 
     file: DicomFile
     number: int | None
@@ -99,6 +101,7 @@ class Frame:
     slope: float
     intercept: float
     inverted: bool
+    scaled: bool = False
     lookup: Dataset | None = None
 
     def same_volume(self, other: Frame) -> bool:
@@ -223,16 +226,23 @@ def _frame(
     file: DicomFile, data: Dataset, number: int | None, frame_data: Dataset, series_uid: str | None
 ) -> Frame:
     lookup = functools.partial(value_of, data, frame_data)
-    position, orientation, spacing = _geometry(file.name, data, lookup)
+    image = f"image {data.get('InstanceNumber', '')}" if number is None else f"frame {number + 1}"
+    if number is not None:
+        image += f" of {int(data.get('NumberOfFrames', 1) or 1)}"
+    position, orientation, spacing = _geometry(file.name, image, lookup)
     component = complex_component(lookup("FrameType", "MRImageFrameTypeSequence", None), data)
     echo = to_float(lookup("EffectiveEchoTime", "MREchoSequence", data.get("EchoTime")))
     inverted = str(data.get("PhotometricInterpretation", "")).strip() == "MONOCHROME1"
-    label, tags = frame_label(data, echo, component, inverted)
+    label, tags = frame_label(data, echo, component, inverted, orientation)
+    slope, intercept = (
+        lookup(tag, "PixelValueTransformationSequence")
+        for tag in ("RescaleSlope", "RescaleIntercept")
+    )
     return Frame(
         file=file,
         number=number,
         series_uid=series_uid or "",
-        key=(series_uid, component, inverted, int(data.Rows), int(data.Columns)),
+        key=(*series_identity(data), component, inverted, int(data.Rows), int(data.Columns)),
         echo=echo,
         label=label,
         tags=tags,
@@ -241,15 +251,16 @@ def _frame(
         along_rows=orientation[3:],
         spacing=spacing,
         order=acquisition_order(data, lookup, number),
-        slope=to_float(lookup("RescaleSlope", "PixelValueTransformationSequence", 1), 1.0),
-        intercept=to_float(lookup("RescaleIntercept", "PixelValueTransformationSequence", 0)),
+        slope=rescale_number(slope, 1.0),
+        intercept=rescale_number(intercept, 0.0),
         inverted=inverted,
+        scaled=slope not in (None, "") or intercept not in (None, ""),
         lookup=data if data.get("ModalityLUTSequence") else None,
     )
 
 
 def _geometry(
-    name: str, data: Dataset, lookup: Any
+    name: str, image: str, lookup: Any
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """Position `[3]`, orientation `[6]` and (row, column) spacing. Raise ReadError."""
     position = lookup("ImagePositionPatient", "PlanePositionSequence")
@@ -257,8 +268,7 @@ def _geometry(
     spacing = lookup("PixelSpacing", "PixelMeasuresSequence")
     tags = "ImagePositionPatient, ImageOrientationPatient and PixelSpacing"
     if not position or not orientation or not spacing:
-        number = data.get("InstanceNumber", "")
-        raise ReadError(name, f"its image {number} has no position in space", tags)
+        raise ReadError(name, f"its {image.strip()} has no position in space", tags)
     origin, axes, edges = (np.array(tag_numbers(v)) for v in (position, orientation, spacing))
     finite = all(np.isfinite(values).all() for values in (origin, axes, edges))
     if (origin.size, axes.size, edges.size) != (3, 6, 2) or not finite:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -19,10 +21,11 @@ def select_series(groups: Sequence[list[Frame]], source: object, series: Any) ->
     if series is None:
         chosen = [g for g in groups if not any(w in g[0].label.lower() for w in LOCALIZERS)]
     else:
-        chosen = [g for g in groups if matches(g[0], str(series))]
+        chosen = [g for g in groups if is_named(g[0], str(series))]
+        chosen = chosen or [g for g in groups if matches(g[0], str(series))]
     if len(chosen) == 1:
         return chosen[0]
-    labels = "; ".join(sorted(f"{g[0].label!r} ({len(g)} slices)" for g in groups))
+    labels = _labels(groups)
     if series is not None:
         problem = (
             f"{len(chosen)} series answer to {series!r}" if chosen else f"no series {series!r}"
@@ -33,14 +36,32 @@ def select_series(groups: Sequence[list[Frame]], source: object, series: Any) ->
     raise ReadError(source, f"holds {len(chosen)} series: {labels}", "{path: ..., series: <name>}")
 
 
+def _labels(groups: Sequence[list[Frame]]) -> str:
+    """Return the descriptions of all series, with the plane where several have one description."""
+    counts = Counter(group[0].label for group in groups)
+    labels = []
+    for group in groups:
+        frame = group[0]
+        plane = f", {frame.tags[-1]}" if counts[frame.label] > 1 else ""
+        labels.append(f"{frame.label + plane!r} ({len(group)} slices)")
+    return "; ".join(sorted(labels))
+
+
+def is_named(frame: Frame, series: str) -> bool:
+    """Return True where a series is called by its whole name, number, UID or description."""
+    return _folded(series) in [_folded(text) for text in (*frame.tags, frame.label)]
+
+
 def matches(frame: Frame, series: str) -> bool:
     """Return True where the words of a series (its name, number, UID, echo, component) are all
-    found among those of the frame, whole: `T1`, `4, echo 80 ms, phase`, `T2*`."""
-    series = series.strip()
-    tags = [tag.lower() for tag in frame.tags]
-    if series.lower() in (*tags, frame.label.lower()):
-        return True
-    return all(_matches(tags, word.strip().lower()) for word in series.split(","))
+    found among those of the frame, whole: `T1`, `4, echo 80 ms, phase`, `T1, sagittal`, `T2*`."""
+    tags = [_folded(tag) for tag in frame.tags]
+    return all(_matches(tags, word.strip()) for word in _folded(series).split(","))
+
+
+def _folded(text: str) -> str:
+    """Return a text in lower case and composed, as equal letters may be coded in two ways."""
+    return unicodedata.normalize("NFC", text.strip().lower())
 
 
 def _matches(tags: Sequence[str], word: str) -> bool:

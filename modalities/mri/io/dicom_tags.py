@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from pydicom.dataset import Dataset
 
 
@@ -24,6 +25,30 @@ def to_float(value: Any, default: float = 0.0) -> float:
         return default if value is None or value == "" else float(value)
     except (TypeError, ValueError):
         return default
+
+
+def rescale_number(value: Any, default: float) -> float:
+    """Return a slope or an intercept; `default` without one. Raise ValueError if it is no single
+    number."""
+    numbers = tag_numbers(value)
+    if len(numbers) > 1:
+        raise ValueError(f"its rescale slope or intercept is {numbers}, not one number")
+    return numbers[0] if numbers else default
+
+
+def series_identity(data: Dataset) -> tuple[str, ...]:
+    """Return what all files of one series share: its UID, the patient and the study; where an
+    anonymized file has no UID, the series' number and names too."""
+    tags = ["SeriesInstanceUID", "StudyInstanceUID", "PatientID"]
+    if not data.get("SeriesInstanceUID"):
+        tags += ["SeriesNumber", "SeriesDescription", "ProtocolName"]
+    return tuple(str(data.get(tag) or "") for tag in tags)
+
+
+def plane_of(orientation: np.ndarray) -> str:
+    """Return the anatomical plane that the slices of an orientation `[6]` are nearest to."""
+    normal = np.abs(np.cross(orientation[:3], orientation[3:]))
+    return ("sagittal", "coronal", "axial")[int(normal.argmax())]
 
 
 def tag_numbers(value: Any) -> list[float]:
@@ -51,9 +76,10 @@ def complex_component(types: Any, data: Dataset) -> str:
 
 
 def frame_label(
-    data: Dataset, echo: float, component: str, inverted: bool
+    data: Dataset, echo: float, component: str, inverted: bool, orientation: np.ndarray
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the description of a series, and the words by which it can be chosen."""
+    """Return the description of a series, and the words by which it can be chosen: those of the
+    description, and the plane of its slices as the last one."""
     name = str(data.get("SeriesDescription") or data.get("ProtocolName") or "unnamed")
     number, uid = data.get("SeriesNumber"), str(data.get("SeriesInstanceUID", ""))
     words = [f"series {number}"] if number is not None else []
@@ -61,7 +87,7 @@ def frame_label(
     words += ["localizer"] if "LOCALIZER" in tag_words(data.get("ImageType")) else []
     words += [component] if component else []
     words += ["MONOCHROME1"] if inverted else []
-    tags = (name, uid, "" if number is None else str(number), *words)
+    tags = (name, uid, "" if number is None else str(number), *words, plane_of(orientation))
     return ", ".join([name, *words]), tags
 
 
