@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .windows import observation_windows as observation_windows
     from .windows import split_windows as split_windows
     from .windows import tile_to_window as tile_to_window
+    from .wrappers import InMemoryPrefix as InMemoryPrefix
     from .wrappers import RowList as RowList
     from .wrappers import Subset as Subset
     from .wrappers import Wrapped as Wrapped
@@ -79,7 +80,7 @@ else:
             ],
             "streaming": ["ShuffleBuffer"],
             "windows": ["Span", "tile_to_window", "observation_windows", "split_windows"],
-            "wrappers": ["RowList", "Subset", "Wrapped", "limit"],
+            "wrappers": ["InMemoryPrefix", "RowList", "Subset", "Wrapped", "limit"],
         },
     )
 

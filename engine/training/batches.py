@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 
 from accelerate import Accelerator
 
@@ -14,6 +14,7 @@ from ..data import (
     TRAIN,
     VALIDATION,
     BatchSampler,
+    InMemoryPrefix,
     Layout,
     ShuffleBuffer,
     TaskDataset,
@@ -24,7 +25,7 @@ from ..data import (
     task_dataset,
 )
 from ..model import Model
-from ..recipe import Recipe, SamplerSection, Train, stage_recipes
+from ..recipe import Recipe, SamplerSection, TaskSection, Train, stage_recipes
 from ..utils import ConfigError
 from .dry_run import check_one
 
@@ -47,27 +48,63 @@ def open_data(
     for split, datasets in ((TRAIN, training), (VALIDATION, held_out)):
         for name, rows in datasets.items():
             log(f"tasks.{name}.data.{split}: {count_rows(rows.source)}")
-    for line in rows_of_both_sides(training, held_out):
+    tasks = plan.recipe.tasks.items()
+    parted = [name for name, task in tasks if VALIDATION not in task.data and _by_files(task)]
+    for line in rows_of_both_sides(training, held_out, parted):
         log(line)
     return training, held_out
 
 
-def rows_of_both_sides(training: Datasets, held_out: Datasets) -> Iterator[str]:
-    """Yield a line for each pair of tasks of which one trains on inputs that the other holds out:
-    the score of the second is then not that of unseen inputs."""
+def _by_files(task: TaskSection) -> bool:
+    """Return whether a task holds out rows of its training split, those of one file together."""
+    holdout = task.data[TRAIN].held_out if TRAIN in task.data else None
+    return holdout is not None and holdout.by is None
+
+
+def rows_of_both_sides(
+    training: Datasets, held_out: Datasets, parted: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield a line for each task that is validated on inputs which it, or another task, trains on:
+    its score is then not that of unseen inputs. parted: tasks whose own two splits share none."""
     for (name, held), (other, rows) in itertools.product(held_out.items(), training.items()):
-        shared = held.task.inputs() if name != other else ()
-        for stream in set(shared) & set(rows.task.inputs()):
-            if isinstance(rows.source, ShuffleBuffer) or isinstance(held.source, StreamingSource):
-                continue
-            unseen = {key for i in range(len(held)) for key in held.item_keys(stream, i)}
-            seen = sum(bool(unseen & set(rows.item_keys(stream, i))) for i in range(len(rows)))
-            if seen:
-                yield (
-                    f"tasks.{other}.data.train: {seen:,} of its rows have a {stream} that "
-                    f"tasks.{name} is validated on; hold out the same rows of both (the same "
-                    "holdout, where and limit, or files of their own)"
-                )
+        if name == other and name in parted:
+            continue
+        cure = (
+            "hold out the same rows of both (the same holdout, where and limit, or files of "
+            "their own)"
+        )
+        if name == other:
+            cure = "part them (holdout, where, or files of their own)"
+        for shared in shared_inputs(rows, held):
+            yield f"tasks.{other}.data.train: {shared} that tasks.{name} is validated on; {cure}"
+
+
+def shared_inputs(rows: TaskDataset, held: TaskDataset) -> Iterator[str]:
+    """Yield, for each input, how many rows of `rows` have one of `held`; of streams, how many
+    shards are read by both."""
+    streams = sorted(set(held.task.inputs()) & set(rows.task.inputs()))
+    stream_of_rows, stream_of_held = _stream(rows.source), _stream(held.source)
+    if stream_of_rows is not None or stream_of_held is not None:
+        if streams and stream_of_rows is not None and stream_of_held is not None:
+            shards = [
+                {shard.fingerprint() for shard in stream.shards()}
+                for stream in (stream_of_rows, stream_of_held)
+            ]
+            if shared := shards[0] & shards[1]:
+                yield f"{len(shared)} of its {len(shards[0])} shards hold the {streams[0]}"
+        return
+    for stream in streams:
+        unseen = {key for i in range(len(held)) for key in held.item_keys(stream, i)}
+        seen = sum(bool(unseen & set(rows.item_keys(stream, i))) for i in range(len(rows)))
+        if seen:
+            yield f"{seen:,} of its rows have a {stream}"
+
+
+def _stream(source: Source) -> StreamingSource | None:
+    """Return the stream whose rows a source has, if it is one."""
+    if isinstance(source, (ShuffleBuffer, InMemoryPrefix)):
+        source = source.source
+    return source if isinstance(source, StreamingSource) else None
 
 
 def training_batches(
@@ -150,6 +187,7 @@ def check_data(recipe: Recipe) -> Iterator[str]:
         for split in (*task.data, *((VALIDATION,) if holds_out else ())):
             where = f"tasks.{name}.data.{split}"
             failed = yield from _check_split(model, name, split, where)
+            yield from _check_shared(model, name, split, where)
             section = task.data.get(split, task.data.get(TRAIN))
             if failed and section is not None and section.on_error != "skip":
                 refused.append(f"{where} ({failed})")
@@ -157,6 +195,20 @@ def check_data(recipe: Recipe) -> Iterator[str]:
         raise ConfigError(
             f"rows cannot be read in {', '.join(refused)}; correct them, or set on_error: skip"
         )
+
+
+def _check_shared(model: Model, task: str, split: str, where: str) -> Iterator[str]:
+    """Yield a line for each input of which a split has cells that the training split has too."""
+    section = model.plan.recipe.tasks[task]
+    if split == TRAIN or TRAIN not in section.data or split not in section.data:
+        return
+    encoders = model.encoders()
+    rows, held = (
+        task_dataset(model.plan, encoders, task, load_split(model.plan, task, name))
+        for name in (TRAIN, split)
+    )
+    for shared in shared_inputs(rows, held):
+        yield f"{where}: data.train is not apart from it: {shared} of this split"
 
 
 def _skipping(recipe: Recipe) -> Recipe:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...base import Count, Fraction, PositiveFloat, PositiveInt, Source
+from ...base import Count, Fraction, PositiveFloat, PositiveInt, ReadError, Source
 from ...paths import files_within, stamp
 from ..read import cells, files, read
 from ..series import LazySeries, Series
@@ -46,7 +46,9 @@ class SeriesWindows(Source):
     `validation_share` before; `train` are the windows that lie before both as a whole. `all`: every
     window. examples: the row holds as column
     `example` the window of `context + horizon` samples that ends where `series` begins, so many
-    windows long. Windows without a measured value in the context or the future are left out.
+    windows long. Windows without a measured value in the context or the future are left out, and
+    recordings without any window are listed (`ignored`). A recording that cannot be read is one row
+    that fails.
     """
 
     def __init__(
@@ -80,17 +82,26 @@ class SeriesWindows(Source):
         self.columns = ("series", "future", *(["example"] if examples else []), "recording")
 
     @functools.cached_property
-    def recordings(self) -> list[tuple[str, Series]]:
-        """Name and values of each recording."""
+    def recordings(self) -> list[tuple[str, Series | ReadError]]:
+        """Name and values of each recording, or why it cannot be read."""
         if self._name is not None:
             return [(self._name, RECORDINGS[self._name]())]
-        return [(file.stem, read({"path": str(file), **self._cell})) for file in self.files]
+        return [(file.stem, self._read(file)) for file in self.files]
+
+    def _read(self, file: Path) -> Series | ReadError:
+        try:
+            return read({"path": str(file), **self._cell})
+        except ReadError as error:
+            return error
 
     @functools.cached_property
     def _places(self) -> list[tuple[int, int]]:
         """Recording and first sample of each row."""
-        places, before = [], self.examples * (self.context + self.horizon)
+        places, before = list[tuple[int, int]](), self.examples * (self.context + self.horizon)
         for number, (_, series) in enumerate(self.recordings):
+            if isinstance(series, ReadError):
+                places.append((number, 0))
+                continue
             test = series.steps - round(self.shares[0] * series.steps)
             validation = test - round(self.shares[1] * series.steps)
             begin, end = {
@@ -104,7 +115,7 @@ class SeriesWindows(Source):
                 if seen[start:middle].any() and seen[middle : middle + self.horizon].any():
                     places.append((number, start))
         if not places:
-            steps = max(series.steps for _, series in self.recordings)
+            steps = max(s.steps for _, s in self.recordings if isinstance(s, Series))
             raise ValueError(
                 f"context: no window of {self.context} + {self.horizon} samples"
                 f"{f' after {before} of examples' if before else ''} in the split {self.split} of "
@@ -120,6 +131,8 @@ class SeriesWindows(Source):
             raise IndexError(index)
         number, first = self._places[index]
         name, series = self.recordings[number]
+        if isinstance(series, ReadError):
+            raise series
         middle = first + self.context
         before = self.examples * (self.context + self.horizon)
         row: dict[str, Any] = {
@@ -136,8 +149,28 @@ class SeriesWindows(Source):
 
     @property
     def groups(self) -> Sequence[object]:
-        """The recording of each row, if there are several: windows of one overlap."""
-        return [number for number, _ in self._places] if len(self.recordings) > 1 else ()
+        """The recording of each row: windows of one overlap."""
+        return [number for number, _ in self._places]
+
+    @functools.cached_property
+    def faults(self) -> Mapping[int, str]:  # type: ignore[override]
+        failed = {
+            number: str(series)
+            for number, (_, series) in enumerate(self.recordings)
+            if isinstance(series, ReadError)
+        }
+        rows = enumerate(self._places)
+        return {row: failed[number] for row, (number, _) in rows if number in failed}
+
+    @functools.cached_property
+    def ignored(self) -> Mapping[str, str]:  # type: ignore[override]
+        """Recordings without a window."""
+        used = {number for number, _ in self._places}
+        return {
+            str(self.files[number]): f"no window of {self.context} + {self.horizon} samples"
+            for number in range(len(self.recordings))
+            if number not in used
+        }
 
     def fingerprint(self) -> str:
         options = (

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from sensorium.engine.data import (
     Collator,
     RowList,
+    ShuffleBuffer,
     SkippedRows,
+    Subset,
     TaskDataset,
     batches,
+    limit,
     sequential_batches,
 )  # fmt: skip
 from sensorium.engine.data.dataset import StreamReader
 from sensorium.engine.data.holdout import hold_out
+from sensorium.engine.data.where import filtered
 from sensorium.engine.recipe import Holdout
 from sensorium.engine.training.batches import rows_of_both_sides
-from sensorium.modalities.base import Encoder
+from sensorium.modalities.base import Encoder, Source, StreamingSource
 from sensorium.modalities.text.tokenizers import Bytes
 from sensorium.modalities.text_processor import TextProcessor
 from sensorium.tasks.base import Task
@@ -79,3 +85,49 @@ def test_inputs_that_one_task_holds_out_and_another_trains_on_are_counted() -> N
     assert tasks(0.25, 0.25) == []
     (line,) = tasks(0.25, 0.5)
     assert line.startswith("tasks.a.data.train: 10 of its rows have a text that tasks.b is")
+
+
+class Shards(StreamingSource):
+    """Streams of a text a shard."""
+
+    columns = ("text",)
+
+    def __init__(self, names: str) -> None:
+        self.names = names
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter([{"text": name} for name in self.names])
+
+    def shards(self) -> list[Shards]:
+        return [Shards(name) for name in self.names]
+
+    def fingerprint(self) -> str:
+        return f"shards {self.names}"
+
+
+ROWS = RowList([{"text": str(number)} for number in range(40)])
+SPLITS: list[tuple[Source, Source, str | None]] = [
+    # The two splits of one task, and the start of the line about them.
+    (Subset(ROWS, np.arange(30)), Subset(ROWS, np.arange(30, 40)), None),
+    (Subset(ROWS, np.arange(30)), Subset(ROWS, np.arange(25, 40)), "5 of its rows have a text"),
+    (ROWS, ROWS, "40 of its rows have a text"),
+    (ShuffleBuffer(Shards("abc"), 0), limit(Shards("d"), 2), None),
+    (ShuffleBuffer(Shards("abc"), 0), limit(Shards("abc"), 2), "3 of its 3 shards hold the text"),
+    (ShuffleBuffer(Shards("abc"), 0), Shards("cd"), "1 of its 3 shards hold the text"),
+    (ShuffleBuffer(filtered(Shards("abc"), {"text": ["a"]}), 0), Shards("abc"), None),
+    (ShuffleBuffer(Shards("abc"), 0), ROWS, None),
+]
+
+
+@pytest.mark.parametrize(("training", "held", "shared"), SPLITS)
+def test_splits_of_one_task_that_share_rows_or_shards_are_told(
+    training: Source, held: Source, shared: str | None
+) -> None:
+    reader = StreamReader(str, TextProcessor(Bytes(), 12))
+    rows, held_rows = (
+        {"a": TaskDataset(s, {"text": reader}, "a", Reads())} for s in (training, held)
+    )
+    lines = list(rows_of_both_sides(rows, held_rows))
+    assert len(lines) == (shared is not None)
+    assert all(line.startswith(f"tasks.a.data.train: {shared} that tasks.a is") for line in lines)
+    assert not list(rows_of_both_sides(rows, held_rows, parted=["a"]))

@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sensorium.engine.data.holdout import hold_out
+from sensorium.engine.recipe import Holdout
+from sensorium.engine.utils import ConfigError
+from sensorium.modalities.base import ReadError
 from sensorium.modalities.series.datasets.beats import RHYTHMS
 from sensorium.modalities.series.datasets.ecg import Ecg
 from sensorium.modalities.series.datasets.waves import HELD_OUT, Waves
@@ -65,6 +69,38 @@ def test_files_of_a_user_become_windows(tmp_path: Path) -> None:
     source = SeriesWindows(path=str(tmp_path), context=10, horizon=5, channels=["flow"], stride=5)
     assert [source[0]["recording"], source[len(source) - 1]["recording"]] == ["monday", "tuesday"]
     assert read(source[0]["series"]).channels == ("flow",) and len(set(source.groups)) == 2
+
+
+def test_one_bad_recording_fails_alone_and_a_short_one_is_listed(tmp_path: Path) -> None:
+    lengths = {"a": 50, "b": 50, "short": 12}
+    for name, steps in lengths.items():
+        rows = "\n".join(f"{i},{i % 7}" for i in range(steps))
+        (tmp_path / f"{name}.csv").write_text(f"time,flow\n{rows}\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "words.csv").write_text("time,flow\n0,high\n1,low\n")
+    source = SeriesWindows(path=str(tmp_path), context=10, horizon=5)
+    assert len(source) == 36 + 36 + 2 and len(source.faults) == 2
+    for row, reason in source.faults.items():
+        with pytest.raises(ReadError, match=r"(empty|words)\.csv") as caught:
+            source[row]
+        assert str(caught.value) == reason and "\n" not in reason
+    assert [Path(name).name for name in source.ignored] == ["short.csv"]
+
+
+@pytest.mark.parametrize("recordings", [1, 3])
+def test_overlapping_windows_are_never_parted(tmp_path: Path, recordings: int) -> None:
+    for name in range(recordings):
+        rows = "\n".join(f"{i},{i % 7}" for i in range(50))
+        (tmp_path / f"{name}.csv").write_text(f"time,flow\n{rows}\n")
+    source = SeriesWindows(path=str(tmp_path), context=10, horizon=5)
+    holdout = Holdout(share=0.34)
+    if recordings == 1:
+        with pytest.raises(ConfigError, match=r"0\.34 of 1 groups is 0"):
+            hold_out(source, holdout, "holdout", skip=False)
+        return
+    parts = hold_out(source, holdout, "holdout", skip=False)
+    names = [{part.key(i).split("/")[0] for i in range(len(part))} for part in parts]
+    assert not names[0] & names[1] and len(names[1]) == 1
 
 
 @pytest.mark.parametrize(
