@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import gather_object
 
 from ...tasks.base import Loss
 from ...tasks.batch import Batch
@@ -34,6 +34,7 @@ from ..utils import (
     WorkerDied,
     derive_seed,
     gather,
+    seed_all,
 )
 from .batches import Datasets, open_data, training_batches
 from .callbacks import build_callbacks
@@ -161,7 +162,7 @@ class Trainer:
         """Seed Python's, numpy's and torch's generators: the draws of a step depend on (seed, step,
         process) alone, so that there is no state to keep."""
         names = ("step", self.global_step, self.accelerator.process_index)
-        set_seed(derive_seed(self.settings.seed, *names) % 2**32)
+        seed_all(derive_seed(self.settings.seed, *names) % 2**32)
 
     def batches(self) -> Iterator[Batch]:
         """Return this process's batches from `global_step` on, in the order of the steps."""

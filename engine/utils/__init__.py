@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .device import derive_seed as derive_seed
     from .device import fork_rng as fork_rng
     from .device import pick as pick
+    from .device import seed_all as seed_all
     from .device import seeded as seeded
     from .distributed import LAUNCHED as LAUNCHED
     from .distributed import HostSum as HostSum
@@ -85,6 +86,7 @@ else:
                 "derive_seed",
                 "fork_rng",
                 "pick",
+                "seed_all",
                 "seeded",
             ],
             "distributed": [

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 from collections.abc import Iterator
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 
 from ...modalities.messages import did_you_mean
@@ -98,6 +100,13 @@ def manual_seed(seed: int) -> None:
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
+
+
+def seed_all(seed: int) -> None:
+    """Seed the generators of Python, numpy and PyTorch; seed: below 2 to the 32."""
+    random.seed(seed)
+    np.random.seed(seed)
+    manual_seed(seed)
 
 
 def derive_seed(seed: int, *names: object) -> int:

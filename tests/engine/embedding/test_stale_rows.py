@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -239,17 +238,9 @@ def test_several_processes_share_the_rows(recipe: str, runner: Any) -> None:
     (runner.folder / "photos/05.png").write_bytes(b"no picture")
     command = ["-m", "sensorium", "embed", recipe, "--data", "photos", "--batch-size", "2"]
     command += ["--device", "cpu", "--out", "shared", "--num-workers"]
-    launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, **runner.environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for run, workers in enumerate("10"):
-        done = subprocess.run(
-            [sys.executable, "-m", *launch, *command, workers],
-            capture_output=True,
-            text=True,
-            env=environment,
-            cwd=runner.folder,
-            timeout=300,
-        )
+        done = runner.run([sys.executable, *launch, *command, workers])
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("rows embedded") == 1
         assert f"{0 if run else 12} rows embedded" in done.stdout

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sensorium.tests.engine.recipe.mistake_cases import ENCODER, TIMM, TRAIN, edited, fails
+from sensorium.tests.engine.recipe.mistake_cases import ENCODER, TRAIN, edited, fails
 
 
 @pytest.fixture(autouse=True)
@@ -93,8 +93,6 @@ def test_a_best_that_no_metric_has_ends_before_the_first_step(
 @pytest.mark.parametrize(
     ("edits", "place"),
     [
-        ({"train.step": 3}, "train.step"),
-        ({ENCODER: {**TIMM, "options": {"image_size": 32}}}, f"{ENCODER}.options.image_size"),
         ({TRAIN: {"source": "json", "path": "gone.jsonl", "holdout": 0.2}}, TRAIN),
     ],
 )
