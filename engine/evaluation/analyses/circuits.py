@@ -1,4 +1,4 @@
-"""Heads and feed-forwards taken out of a model, and the channels between heads.
+"""Heads and feed-forwards taken out of a model, how heads attend, and the channels between them.
 
 Yao et al., "Knowledge Circuits in Pretrained Transformers", 2024; Merullo et al., "Talking Heads",
 2024; Elhage et al., "A Mathematical Framework for Transformer Circuits", 2021.
@@ -165,3 +165,63 @@ def _rotated(writer: Tensor, generator: torch.Generator) -> Tensor:
 
 def _has_both(module: Any) -> bool:
     return bool(getattr(module, "encodes_context", False))
+
+
+def attention(subject: Subject, part: str | None = None) -> Rows:
+    """How sharply each attention head looks, averaged over the positions of the rows.
+
+    `entropy`: of the weights of a position as a share of the largest that it can have, the
+    logarithm of how many positions it sees (1: it looks everywhere alike). `peak`: its largest
+    weight, beside `even`, that of equal weights. `first`: the weight of the first position, where
+    heads without a task look. part: a decoder or a stream (its encoder); by default the backbone.
+
+    Of a recipe `tasks.x.attention=causal,prefix` compares the two masks of a prompt (Huang et al.,
+    "Masking in Multi-hop QA", 2025, whose statistic is the peak).
+    """
+    name, blocks = subject.blocks(part)
+    sums: dict[tuple[int, int], Tensor] = {}  # by layer and place in it `[H, 5]`, the last counts
+    for batch in subject.batches(1):  # alone, a row has no padding
+        with AttentionTap(blocks) as tap, torch.no_grad():
+            subject.model(batch)
+        for layer, calls in tap.seen.weights.items():
+            for call, weights in enumerate(calls):
+                key = layer, call
+                sums[key] = sums.get(key, torch.zeros(())) + attention_statistics(weights).cpu()
+    if not sums:
+        raise ValueError(f"part: {name} has no attention in its layers")
+    several = max(call for _, call in sums) > 0
+    rows: Rows = []
+    for (layer, call), heads in sorted(sums.items()):
+        place = {"layer": layer, **({"attention": call} if several else {})}
+        for head, (*values, count) in enumerate(heads.tolist()):
+            means = [value / count if count else math.nan for value in values]
+            rows.append(
+                {
+                    **place,
+                    "head": head,
+                    **dict(zip(("entropy", "peak", "even", "first"), means, strict=True)),
+                }
+            )
+    return rows
+
+
+def attention_statistics(weights: Tensor) -> Tensor:
+    """Return `[H, 5]`, sums over positions that see at least two of: normalized entropy, peak, even
+    weight, weight of the first; and their number. weights: `[B, H, Q, K]`."""
+    weights = weights.double()
+    visible = (weights > 0).any(1, keepdim=True).sum(-1).clamp(min=1)  # [B, 1, Q], by any head
+    counted = (visible > 1).double()
+    entropy = -torch.special.xlogy(weights, weights).sum(-1) / visible.double().log().clamp(
+        min=1e-12
+    )
+    values = torch.stack(
+        [
+            entropy,
+            weights.amax(-1),
+            (1 / visible).expand_as(entropy),
+            weights[..., 0],
+            torch.ones_like(entropy),
+        ],
+        -1,
+    )  # [B, H, Q, 5]
+    return (values * counted[..., None]).sum((0, 2))
