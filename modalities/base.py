@@ -142,7 +142,7 @@ class Encoder(Component, nn.Module):
     (`[B, T]` bool, True = replaced by a learned mask token), `layer_hooks` (`{layer: LayerHook}`),
     `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids`); `vocabulary`: it has
     `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`; `segments`: its tokens hold
-    what was measured (`series.encoders`); `codes`: those of its `tokenizer` (`signal_tokens.py`).
+    what was measured; `targets`, `quantizer`: see `features.py`; `codes`: those of its `tokenizer`.
     time_inputs: the inputs of its batch that run along time (one is the bool mask), and the
     steps of a token.
     """

@@ -174,6 +174,19 @@ class HasTargets(Protocol):
         ...
 
 
+class HasQuantizer(Protocol):
+    """An encoder that supports `quantizer`: discrete targets, learned with it (wav2vec 2.0).
+
+    `forward(**batch, token_mask=..., gumbel_temperature=t)` returns features whose last
+    `hidden_states` are the predictions `[B, T, P]` of tokens, the quantized vectors `[B, T, P]` of
+    the signal under them, which no mask hides, and the logits `[B, T, V]` of each codebook.
+    """
+
+    def __call__(
+        self, *, gumbel_temperature: float | None = None, **batch: Tensor | None
+    ) -> Features: ...
+
+
 def split_signal(signal: Tensor, grid: Sequence[int], steps: Sequence[int]) -> Tensor:
     """signal `[B, C, *axes]` -> the values under each token of a grid, `[B, T, prod(steps) C]`.
 

@@ -21,6 +21,7 @@ TASKS = {
     "listening": "sensorium.tasks.language.listening:Listening",
     "localization": "sensorium.tasks.dense.detection:Detection",
     "masked_answer": "sensorium.tasks.language.masked.answers:MaskedAnswer",
+    "masked_contrast": "sensorium.tasks.self_supervised.masked_contrast:MaskedContrast",
     "masked_lm": "sensorium.tasks.language.masked.masked_lm:MaskedLM",
     "masked_signal": "sensorium.tasks.self_supervised.masked_signal:MaskedSignal",
     "mixed_sequence": "sensorium.tasks.generation.mixed:MixedSequence",

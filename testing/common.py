@@ -235,3 +235,15 @@ def id_checks(
         "codes": lambda: check_codes(encoder, features, signals),
         "targets": lambda: None,
     }
+
+
+def check_quantizer(encode: Callable[..., Features], samples: Any, some: Any) -> None:
+    """Check an encoder that supports `quantizer`. some: the mask of some tokens, of all."""
+    features = encode(samples, gumbel_temperature=1.0)
+    expect(close(features.tokens, encode(samples).tokens), "the quantizer changes the tokens")
+    masked = encode(samples, token_mask=some, gumbel_temperature=1.0)
+    (before, quantized, *books), after = features.hidden_states, masked.hidden_states
+    expect(bool(books), "no codebook is among the hidden states")
+    expect(before.dim == quantized.dim, f"widths {before.dim} and {quantized.dim} differ")
+    expect(not close(before.tokens, after[0].tokens), "masked tokens change no prediction")
+    expect(close(quantized.tokens, after[1].tokens), "a mask changes the quantized vectors")

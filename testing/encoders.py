@@ -19,6 +19,7 @@ from .common import (
     check_features,
     check_gradients,
     check_meta,
+    check_quantizer,
     check_resolve,
     check_state,
     checking,
@@ -215,6 +216,7 @@ class EncoderContract:
             "hidden_states": self._check_hidden_states,
             "token_mask": self._check_token_mask,
             "layer_hooks": self._check_layer_hooks,
+            "quantizer": lambda: check_quantizer(self.encode, self.samples, alternate),
             "segments": lambda: check_segments(self),
             **id_checks(encoder, batch, self.features, self.raws),
         }

@@ -175,6 +175,7 @@ class TaskBuilder:
                 codes = torch.randint(Letters.size, (count, longest), generator=generator)
                 features = features.replace(codes=codes)
             layers = [*use.hidden_states, *self.head_layers(name)]
+            layers += [0] * (3 if "quantizer" in use.supports else 0)  # see `HasQuantizer`
             by_stream[name] = features.replace(hidden_states=(features,) * len(layers))
         return by_stream
 

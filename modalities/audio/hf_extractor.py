@@ -47,6 +47,10 @@ class Extractor(Processor):
             raise ValueError(f"processor: transformers has no feature extractor {self.kind!r}")
         return extractor_class(**{k: v for k, v in self.options.items() if k not in SETTINGS})
 
+    def library(self) -> Any:
+        """Return the feature extractor of transformers."""
+        return self._extractor
+
     def wave(self, raw: Sound) -> Tensor:
         """Return `[N]` one channel at the model's rate; ReadError where it is too short or too
         long."""

@@ -55,6 +55,7 @@ class MaskedSignal(Task):
             raise ValueError(f"heads: found {heads} at width {width}, expected a divisor of it")
         self.input, self.mask_ratio, self.masking = input, mask_ratio, masking
         self.normalize, self.sizes = normalize, (width, depth, heads)
+        self.self_supervised = frozenset({input})
         self.streams = {input: StreamUse(supports=frozenset({"token_mask", "targets"}))}
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Any]) -> None:

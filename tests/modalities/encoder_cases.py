@@ -79,12 +79,10 @@ AUDIO: dict[str, Case] = {
     "whisper": ("whisper", hf("whisper", **WHISPER)),
     "wav2vec2 group": ("wav2vec2", hf("wav2vec2", **SPEECH)),
     "wav2vec2 layer": ("wav2vec2", hf("wav2vec2", **NORMED)),
+    "wav2vec2 quantizer": ("wav2vec2", hf("wav2vec2", **NORMED) | {"quantizer": True}),
     "w2v-bert": ("wav2vec2", hf("wav2vec2-bert", feature_projection_input_dim=40, **LAYERS)),
     **{name: ("wav2vec2", hf(name, **NORMED)) for name in WAV2VEC2},
-    "ast": (
-        "ast",
-        hf("audio-spectrogram-transformer", num_mel_bins=36, max_length=66, **LAYERS),
-    ),
+    "ast": ("ast", hf("audio-spectrogram-transformer", num_mel_bins=36, max_length=66, **LAYERS)),
     "any SEW": ("transformers", hf("sew", **SPEECH, squeeze_factor=2)),
     "any pair": ("transformers", hf("speech_to_text", **PAIR)),
     "any window": ("transformers", hf("qwen2_audio_encoder", **WINDOW)),
@@ -234,6 +232,7 @@ UNUSED = {  # parameters that need what only pre-training gives, or lie behind t
         for name, (kind, _) in AUDIO.items()
         if kind == "wav2vec2"
     },
+    "wav2vec2 quantizer": ("model.masked_spec_embed", "heads"),
     "wav2vec2-conformer": ("model.masked_spec_embed", "model.encoder.pos_conv_embed"),
 }
 TEXTS = ["a red robot", "the small robot pushes a blue puck to the goal, slowly", "né <image> кот"]

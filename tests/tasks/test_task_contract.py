@@ -145,6 +145,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         },
         {"pretext": [{"type": "visible"}], "weight": 0.0},
     ],
+    "masked_contrast": [
+        {"input": "image", "mask_length": 2},
+        {"input": "state", "mask_prob": 0.9, "negatives": 2, "diversity_weight": 1.0},
+    ],
     "masked_signal": [
         {"input": "image", "masking": "block"},
         {"input": "state", "masking": "span", "mask_ratio": 0.4, "depth": 0, "normalize": False},
@@ -189,6 +193,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "masked_answer": {"sums_rows": False},
     "replaced_token": {"sums_rows": False},
     "masked_lm": {"sums_rows": False},  # masks are drawn for a batch
+    "masked_contrast": {"sums_rows": False},  # masks are drawn by the row's place
     "masked_signal": {"sums_rows": False},  # masks are drawn by the row's place
     "mixed_sequence": {"sums_rows": False},  # noise is drawn by the row's place
     "perturbed_captioning": {"sums_rows": False},  # the noise is drawn by the row's place

@@ -177,6 +177,16 @@ def _save_processors(folder: Path, encoder: Any, backbone: Any, config: LlavaCon
     save_tokenizer(folder, backbone.tokenizer, image=config.image_token_index)
 
 
+def save_model(folder: Path, inner: Any, config: Any) -> None:
+    """Write a model of transformers, with the part's configuration in place of its own if it has
+    one: an encoder may have switched something off in the latter (the masking of wav2vec 2.0,
+    without which the mask token would be lost)."""
+    inner.save_pretrained(folder)
+    if type(config) is type(inner.config):
+        config.architectures = [type(inner).__name__]
+        config.save_pretrained(folder)
+
+
 def save_tokenizer(folder: Path, tokenizer: Any, image: int | None = None) -> None:
     """Write a tokenizer as transformers opens it, if it is one of the tokenizers library. image:
     the id that `<image>` is to have."""

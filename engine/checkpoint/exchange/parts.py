@@ -26,7 +26,7 @@ from ....modalities.messages import describe_error, did_you_mean, quiet_loading
 from ...model import BuiltComponent, Model, encode
 from ...utils import ConfigError, atomic_folder, atomic_path
 from ..run_folder import load_model
-from .export import merge_adapters, save_tokenizer
+from .export import merge_adapters, save_model, save_tokenizer
 from .sentences import export_sentence_transformers
 
 FORMATS = ("safetensors", "onnx", "hf", "sentence-transformers")
@@ -135,7 +135,7 @@ def _transformers(model: Model, component: BuiltComponent, module: nn.Module, ou
             ours = part.logits(part(part.embed(ids)))
             if part.num_added_tokens:
                 _add_rows(part, inner)
-        inner.save_pretrained(beside)
+        save_model(beside, inner, getattr(part, "config", None))
         if hasattr(part, "tokenizer"):
             save_tokenizer(beside, part.tokenizer)
         if hasattr(getattr(part, "processor", None), "library"):

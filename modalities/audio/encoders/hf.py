@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -99,16 +99,23 @@ class HubSound(Encoder):
                 use_safetensors=True,
                 output_loading_info=True,
             )
-        model = self.part(pretrained)
+        pairs = list(self.loaded(pretrained))
         names = {id(p): n for n, p in pretrained.named_parameters()}
-        lacking = [names[id(p)] for p in model.parameters()]
+        lacking = [names[id(p)] for _, source in pairs for p in source.parameters()]
         lacking = sorted(set(lacking) & set(report["missing_keys"]))
         if lacking:
+            kind = type(pairs[0][1] if len(pairs) == 1 else pretrained).__name__
             raise ValueError(
-                f"name: {self.name} lacks {len(lacking)} weights of {type(model).__name__}, "
+                f"name: {self.name} lacks {len(lacking)} weights of {kind}, "
                 f"{lacking[0]} among them; name a checkpoint of that model, or set weights: none"
             )
-        self.model.load_state_dict(model.state_dict())
+        for part, source in pairs:
+            part.load_state_dict(source.state_dict())
+
+    def loaded(self, model: Any) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Yield the parts of this encoder, each with that of the checkpoint's model it is filled
+        from."""
+        yield self.model, self.part(model)
 
     def _configuration(self, settings: Json) -> Any:
         kind = settings.get("model_type")
