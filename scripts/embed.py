@@ -81,7 +81,7 @@ def main(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="option of the source: KEY=VALUE")
     ] = None,
-    out: Annotated[str, typer.Option(help="the index: a folder, or s3://...")] = "index",
+    out: Annotated[str, typer.Option(help="the index: a folder, s3://..., milvus://...")] = "index",
     dim: Annotated[
         int | None, typer.Option(help="keep the first coordinates alone (of a matryoshka model)")
     ] = None,

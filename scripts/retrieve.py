@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ MODALITIES = {"text": "text", "image": "image", "audio": "audio", "mri": "mri"}
 def main(
     places: Annotated[
         list[str],
-        typer.Argument(metavar="INDEX...", help="folders of `embed --out`; several are fused"),
+        typer.Argument(metavar="INDEX...", help="places of `embed --out`; several are fused"),
     ],
     text: Annotated[str | None, typer.Option(help="query by text")] = None,
     image: Annotated[str | None, typer.Option(help="query by an image file")] = None,
@@ -43,7 +43,13 @@ def main(
     aggregate: Annotated[
         Aggregate, typer.Option(help="the score of a group: its best row's, or all rows'")
     ] = Aggregate.max,
-    search: Annotated[str, typer.Option(help="exact, hnsw or ivf")] = "exact",
+    search: Annotated[str, typer.Option(help="exact, hnsw, ivf or ivf_pq")] = "exact",
+    nprobes: Annotated[
+        int | None, typer.Option(help="of ivf and ivf_pq: the lists that are looked in")
+    ] = None,
+    refine: Annotated[
+        int | None, typer.Option(help="of ivf_pq: k times so many are compared again, exactly")
+    ] = None,
     run: Annotated[str | None, typer.Option(help="the run that embeds, if it has moved")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON line a row")] = False,
     html: Annotated[Path | None, typer.Option(help="write a page with thumbnails")] = None,
@@ -62,6 +68,7 @@ def main(
         search_all,
         write_sheet,
     )
+    from sensorium.engine.index import SearchOptions
     from sensorium.engine.utils import ConfigError, check_writable
 
     if run is not None and len(places) > 1:
@@ -75,9 +82,9 @@ def main(
     parsed = parse_query({n: v for n, v in values.items() if v is not None}, MODALITIES, query)
     retrievers = [Retriever(p, run, device=device, precision=precision) for p in places]
     retriever = retrievers[0]
-    hits = search_all(
-        retrievers, parsed, k, where=where, kind=search, group_by=group_by, how=aggregate.value
-    )
+    groups: Any = {"group_by": group_by, "how": aggregate.value}
+    options = SearchOptions(nprobes, refine)
+    hits = search_all(retrievers, parsed, k, where=where, kind=search, options=options, **groups)
     print(hits_to_jsonl(hits) if json else format_hits(hits))
     if html is not None:
         write_sheet(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from ...modalities.messages import did_you_mean
-from ..index import DATA, KEY, Hit
+from ..index import DATA, KEY, Hit, SearchOptions
 from ..utils import ConfigError
 from .retrieve import Query, Retriever
 
@@ -72,12 +72,15 @@ def search_all(
     kind: str = "exact",
     group_by: str | None = None,
     how: Literal["max", "sum"] = "max",
+    options: SearchOptions | None = None,
 ) -> list[Hit]:
     """Return the k best results of a query in one index or several, of rows or of groups."""
     if len(retrievers) == 1 and group_by is None:
-        return retrievers[0].find(query, k, where=where, kind=kind)
+        return retrievers[0].find(query, k, where=where, kind=kind, options=options)
     if k < 1:
         raise ConfigError(f"-k: found {k}, expected at least 1")
-    searches = [r.find(query, depth(k), where=where, kind=kind) for r in retrievers]
+    searches = [
+        r.find(query, depth(k), where=where, kind=kind, options=options) for r in retrievers
+    ]
     hits = searches[0] if len(searches) == 1 else fuse(searches, sum(map(len, searches)))
     return hits[:k] if group_by is None else best_of_groups(hits, group_by, k, how)

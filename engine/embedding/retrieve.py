@@ -14,7 +14,7 @@ import torch
 from markupsafe import Markup
 
 from ...modalities.messages import did_you_mean
-from ..index import DATA, FILES, ROW, Hit, Index, as_kind, open_index
+from ..index import DATA, FILES, ROW, Hit, Index, SearchOptions, as_kind, open_index
 from ..index import text as text_of
 from ..model import Model
 from ..recipe import load
@@ -79,9 +79,16 @@ class Retriever:
         self._embedders: dict[str, Embedder] = {}
 
     def find(
-        self, query: Query, k: int, *, where: str | None = None, kind: str = "exact"
+        self,
+        query: Query,
+        k: int,
+        *,
+        where: str | None = None,
+        kind: str = "exact",
+        options: SearchOptions | None = None,
     ) -> list[Hit]:
-        """Return the k nearest rows, best first. Raise ConfigError, a line a mistake."""
+        """Return the k nearest rows, best first. options: of an approximate search. Raise
+        ConfigError, a line a mistake."""
         if not query.value.strip():
             raise ConfigError(f"{query.option}: the query is empty")
         if k < 1:
@@ -93,7 +100,8 @@ class Retriever:
             raise ConfigError(f"{self.uri}: holds no row; embed some first")
         self.index.count(where)  # a condition that cannot be read, before a model is loaded
         vector = self._embedder(self.stream_of(query)).query(query.value)
-        return self.index.search(vector, k, where=where, kind=search_kind)[0]
+        how_far = options or SearchOptions()
+        return self.index.search(vector, k, where=where, kind=search_kind, options=how_far)[0]
 
     def stream_of(self, query: Query) -> str:
         """Return the stream that embeds a query."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .base import Index as Index
     from .base import IndexMetadata as IndexMetadata
     from .base import Queries as Queries
+    from .base import SearchOptions as SearchOptions
     from .base import as_kind as as_kind
     from .base import create_index as create_index
     from .base import exists as exists
@@ -47,6 +48,7 @@ else:
                 "ROW",
                 "VECTOR",
                 "Queries",
+                "SearchOptions",
                 "as_kind",
                 "create_index",
                 "exists",

@@ -1,8 +1,8 @@
 """Embeddings that can be searched: a store of vectors and of metadata of each row.
 
-`Index` is all that embedding and retrieval see of it. The one that comes with the package is
-LanceDB, embedded, on a disk or on object storage (`lance_index.py`); a served database takes its
-place by offering the same methods.
+`Index` is all that embedding and retrieval see of it. The place chooses the store: LanceDB,
+embedded, in a folder or on object storage (`lance_index.py`), or Milvus at `milvus://...`
+(`milvus_index.py`).
 
 Legend: `Q` queries, `D` width of a vector, `k` hits of a query.
 """
@@ -22,8 +22,8 @@ from ..recipe import load
 from ..utils import ConfigError
 from .forms import Form, Storage, form_of
 
-Kind = Literal["exact", "hnsw", "ivf"]
-KINDS: tuple[Kind, ...] = ("exact", "hnsw", "ivf")
+Kind = Literal["exact", "hnsw", "ivf", "ivf_pq"]
+KINDS: tuple[Kind, ...] = ("exact", "hnsw", "ivf", "ivf_pq")
 
 KEY, VECTOR, SPLIT = "key", "vector", "split"
 DATA, ROW, IDENTITY, FILES = "_data", "_row", "_identity", "_files"
@@ -122,6 +122,19 @@ class Added:
         return Added(self.new + other.new, self.replaced + other.replaced)
 
 
+@dataclass(frozen=True)
+class SearchOptions:
+    """How far an approximate search looks. nprobes: the lists of `ivf` and `ivf_pq` that are looked
+    in. refine: of `ivf_pq`, so many times k of the nearest by quantized vectors are compared again
+    by the vectors themselves. None: the index's own default."""
+
+    nprobes: int | None = None
+    refine: int | None = None
+
+
+_OPTION_KINDS: dict[str, tuple[Kind, ...]] = {"nprobes": ("ivf", "ivf_pq"), "refine": ("ivf_pq",)}
+
+
 class Index(Protocol):
     """Vectors with their columns. Rows of one data set have unique keys."""
 
@@ -149,32 +162,73 @@ class Index(Protocol):
         """Return `[rows]` of 16 bytes, sorted: those of the rows in the index."""
 
     def search(
-        self, queries: Queries, k: int, *, where: str | None = None, kind: Kind = "exact"
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        where: str | None = None,
+        kind: Kind = "exact",
+        options: SearchOptions = ...,
     ) -> list[list[Hit]]:
         """Return the k nearest rows of each of queries, Q vectors, best first; all of them where
         there are fewer. Of equal scores the earlier row comes first. Raise ConfigError for a width
         that does not fit, a k below 1, a condition that cannot be read."""
 
 
-STORE = "sensorium.engine.index.lance_index:LanceIndex"
-"""The class that keeps indices: `open(place)`, `create(place, metadata)`, `exists(place)`."""
+LANCE = "sensorium.engine.index.lance_index:LanceIndex"
+STORES = {"milvus": "sensorium.engine.index.milvus_index:MilvusIndex"}
+"""Scheme of an address -> the class that keeps its indices: `open(place)`, `create(place,
+metadata)`, `exists(place)`. Folders and all other addresses are Lance's, which reads object storage
+by the storage options of its environment (`AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, ...)."""
+
+
+def _store(uri: str) -> Any:
+    return load(STORES.get(uri.partition("://")[0], LANCE))
 
 
 def open_index(uri: str) -> Index:
     """Return the index at a folder or address. Raise ConfigError if there is none."""
-    index: Index = load(STORE).open(uri)
+    index: Index = _store(uri).open(uri)
     return index
 
 
 def create_index(uri: str, metadata: IndexMetadata) -> Index:
     """Return a new, empty index at a folder or address."""
-    index: Index = load(STORE).create(uri, metadata)
+    index: Index = _store(uri).create(uri, metadata)
     return index
 
 
 def exists(uri: str) -> bool:
     """Return whether there is an index at a folder or address."""
-    return bool(load(STORE).exists(uri))
+    return bool(_store(uri).exists(uri))
+
+
+def missing_index(uri: str) -> ConfigError:
+    """Return the error about a place without an index."""
+    return ConfigError(
+        f"{uri}: there is no index here; make one with: "
+        f"sensorium embed RUN --stream NAME --data ... --out {uri}"
+    )
+
+
+def check_kind(kind: Kind, options: SearchOptions, metadata: IndexMetadata, where: str) -> None:
+    """Raise ConfigError for a kind of search that vectors do not have, and for options that it does
+    not have."""
+    if kind != "exact" and metadata.form != "dense":
+        raise ConfigError(
+            f"--search: {kind} is of dense vectors, {where} holds {metadata.form}; leave it out"
+        )
+    if kind == "ivf_pq" and metadata.storage != "float32":
+        raise ConfigError(
+            f"--search: ivf_pq quantizes float32 vectors, {where} holds {metadata.storage}; "
+            "choose exact, hnsw or ivf"
+        )
+    for name, kinds in _OPTION_KINDS.items():
+        value = getattr(options, name)
+        if value is not None and kind not in kinds:
+            raise ConfigError(f"--{name}: is an option of --search {' or '.join(kinds)}")
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name}: found {value}, expected at least 1")
 
 
 def as_kind(name: str) -> Kind:

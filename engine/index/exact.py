@@ -37,7 +37,7 @@ class TopK:
         """ids `[B]`, scores `[Q, B]`."""
         candidates = np.flatnonzero(scores >= self._bar(scores))
         rows, columns = np.divmod(candidates, scores.shape[1])
-        all_scores = np.concatenate([self.scores.ravel(), scores.ravel()[candidates]])
+        all_scores = np.concatenate([self.scores.ravel(), scores[rows, columns]])
         all_ids = np.concatenate([self.ids.ravel(), ids[columns]])
         owner = np.concatenate([self._owner, rows])
         order = np.lexsort((all_ids, -all_scores, owner))

@@ -47,9 +47,12 @@ class FaissIndex:
         self.index, self._look, self._effort = faiss_index, set_effort, effort
         self._effort_now: int | None = None
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """queries `[Q, D]` -> scores `[Q, k]` and row ids `[Q, k]`, -1 where it reached no more."""
-        effort = self._effort * max(1, -(-k // NEAREST))
+    def search(
+        self, queries: np.ndarray, k: int, effort: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """queries `[Q, D]` -> scores `[Q, k]` and row ids `[Q, k]`, -1 where it reached no more.
+        effort: in place of the one that was found when the index was built."""
+        effort = effort or self._effort * max(1, -(-k // NEAREST))
         if effort != self._effort_now:
             self._look(effort)
             self._effort_now = effort

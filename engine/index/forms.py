@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
+import torch
 from scipy.sparse import csr_array
 
 from ..utils import ConfigError
@@ -98,7 +99,7 @@ class DenseRows:
 
     def scores(self, queries: np.ndarray, k: int) -> np.ndarray:
         if self.storage != "binary":
-            return queries @ self.floats().T
+            return dot_products(queries, self.floats())
         bits = np.packbits(queries > 0, axis=1)
         scores = np.full((len(queries), len(self)), -np.inf, np.float32)
         for row, query in enumerate(bits):
@@ -107,6 +108,17 @@ class DenseRows:
             near = np.sort(np.argpartition(unequal, count - 1)[:count])
             scores[row, near] = DenseRows(self.vectors[near], "binary").floats() @ queries[row]
         return scores
+
+
+def dot_products(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`[Q, D]`, `[B, D]` -> `[Q, B]`. One query is read along the rows, which is memory's own speed
+    and twice that of a BLAS product. Of several, the rows come first in the product: torch's, which
+    takes no rows of a file that may not be written."""
+    if len(queries) == 1:
+        return cast(np.ndarray, np.vecdot(rows, queries[0])[None])
+    if not rows.flags.writeable:
+        return (rows @ queries.T).T
+    return (torch.from_numpy(rows) @ torch.from_numpy(queries).T).numpy().T
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ..utils import ConfigError
 from .arrow import arrow_table, check_unique, new_fields
 from .base import (
     DATA,
-    FILES,
     IDENTITY,
     KEY,
-    ROW,
-    SPLIT,
     VECTOR,
     Added,
     Entry,
@@ -29,32 +25,34 @@ from .base import (
     IndexMetadata,
     Kind,
     Queries,
+    SearchOptions,
+    check_kind,
     check_query,
+    missing_index,
 )
-from .errors import (
-    check_condition,
-    condition_message,
-    index_errors,
-    is_conflict,
-    is_damage,
-    is_library_error,
-)
+from .errors import check_condition, index_errors, is_conflict
 from .exact import Block, exact_search, joined
 from .faiss_index import FaissIndex, open_or_build_faiss
 from .forms import form_of
-from .known_keys import KnownKeys
-from .lance_table import TABLE, connect, is_there, make_table
+from .lance_pq import PQ_ROWS, build_pq, has_pq, pq_candidates
+from .lance_table import (
+    METADATA,
+    ROW_ID,
+    TABLE,
+    KnownKeys,
+    connect,
+    is_there,
+    make_table,
+    read_batches,
+    schema_of,
+)
 from .lock import write_lock
-
-METADATA = b"sensorium"
-ROWS = 8192
-"""Rows that are read at a time."""
 
 KEPT_BYTES = 2**30
 """Vectors up to this size stay in memory between searches; a larger table is read each time."""
 
+DEFAULTS = SearchOptions()
 TRIES = 5
-ROW_ID = "_rowid"
 REMOVED_AT_ONCE = 500
 
 
@@ -82,31 +80,16 @@ class LanceIndex:
     @classmethod
     def open(cls, uri: str) -> LanceIndex:
         if not cls.exists(uri):
-            raise ConfigError(
-                f"{uri}: there is no index here; make one with: "
-                f"sensorium embed RUN --stream NAME --data ... --out {uri}"
-            )
+            raise missing_index(uri)
         with index_errors(uri, "cannot be opened"):
             return cls(uri, connect(uri).open_table(TABLE))
 
     @classmethod
     def create(cls, uri: str, metadata: IndexMetadata) -> LanceIndex:
         """Make an empty index, or open the one that another process made meanwhile."""
-        schema = pa.schema(
-            [
-                pa.field(KEY, pa.string(), nullable=False),
-                pa.field(SPLIT, pa.string()),
-                pa.field(DATA, pa.string(), nullable=False),
-                pa.field(ROW, pa.int64()),
-                pa.field(IDENTITY, pa.binary(16)),
-                pa.field(FILES, pa.list_(pa.string())),
-                pa.field(VECTOR, form_of(metadata.form, metadata.storage, metadata.dim).type()),
-            ],
-            metadata={METADATA: metadata.to_json().encode()},
-        )
         with write_lock(uri), index_errors(uri, "cannot be made"):
             if not cls.exists(uri):
-                make_table(uri, schema)
+                make_table(uri, schema_of(metadata))
         return cls.open(uri)
 
     def add(self, entries: Sequence[Entry]) -> Added:
@@ -151,14 +134,13 @@ class LanceIndex:
             return int(before - self._table.count_rows())
 
     def _invalidate(self) -> None:
-        """What was made from a version that is no longer the one looked at."""
+        """Drop what was made from an earlier version."""
         self._rows_held: int | None = None
         self._vectors_in_memory: list[Block] | None = None
         self._sides: dict[str, FaissIndex] = {}
 
     def _widen(self, entries: Sequence[Entry]) -> None:
-        """Columns that the data has and the table has not, as empty ones; another writer may be
-        about the same."""
+        """Add columns that the table lacks, as another writer may do meanwhile."""
         for retries in reversed(range(TRIES)):
             missing = new_fields(entries, self._table.schema)
             if not missing:
@@ -171,8 +153,7 @@ class LanceIndex:
             self._table.checkout_latest()
 
     def optimize(self) -> None:
-        """Join the small files that many commits leave behind; if another writer commits
-        meanwhile, that is left for the next time."""
+        """Join the small files of many commits, unless another writer commits meanwhile."""
         with write_lock(self.uri), index_errors(self.uri, "cannot be compacted"):
             self._table.checkout_latest()
             try:
@@ -207,9 +188,15 @@ class LanceIndex:
         return np.sort(np.concatenate(blocks))
 
     def search(
-        self, queries: Queries, k: int, *, where: str | None = None, kind: Kind = "exact"
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        where: str | None = None,
+        kind: Kind = "exact",
+        options: SearchOptions = DEFAULTS,
     ) -> list[list[Hit]]:
-        scores, ids = self.nearest(queries, k, where=where, kind=kind)
+        scores, ids = self.nearest(queries, k, where=where, kind=kind, options=options)
         rows = self._rows(np.unique(ids[ids >= 0]))
         return [
             [
@@ -221,40 +208,64 @@ class LanceIndex:
         ]
 
     def nearest(
-        self, queries: Queries, k: int, *, where: str | None = None, kind: Kind = "exact"
+        self,
+        queries: Queries,
+        k: int,
+        *,
+        where: str | None = None,
+        kind: Kind = "exact",
+        options: SearchOptions = DEFAULTS,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Scores `[Q, k]`, best first, and row ids `[Q, k]` (-1 where there are no more rows).
 
-        Under a condition the search is exact, for any kind: its rows are read anyway.
+        Under a condition the search is exact, for any kind: its rows are read anyway. So is that
+        of rows too few for an index of the kind.
         """
-        if kind != "exact" and self.metadata.form != "dense":
-            raise ConfigError(
-                f"--search: {kind} is of dense vectors, {self.uri} holds {self.metadata.form}; "
-                "leave it out"
-            )
+        check_kind(kind, options, self.metadata, self.uri)
         vectors = check_query(queries, k, self.metadata, self.uri)
         rows = self.count(where)
         if not rows:
             return np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64)
         if where is not None:
             return exact_search(vectors, self._blocks(where), min(k, rows))
-        if kind == "exact":
-            return exact_search(vectors, self._vectors(rows), min(k, rows))
+        count = min(k, rows)
+        if kind == "exact" or (kind == "ivf_pq" and rows < PQ_ROWS):
+            return exact_search(vectors, self._vectors(rows), count)
+        scores, ids = self._approximate(vectors, count, kind, options)
+        if ids[:, -1].min() < 0:  # a graph or lists that do not reach so many rows
+            short = ids[:, -1] < 0
+            scores[short], ids[short] = exact_search(vectors[short], self._vectors(rows), count)
+        return scores, ids
+
+    def _approximate(
+        self, queries: np.ndarray, k: int, kind: Kind, options: SearchOptions
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Search by the table's own index (`ivf_pq`), or by one of faiss beside it."""
+        if kind == "ivf_pq":
+            self._build_pq()
+            with index_errors(self.uri):
+                return pq_candidates(self._table, self._form, queries, k, options)
         if kind not in self._sides:
             self._sides[kind] = open_or_build_faiss(
                 self._side_folder(),
                 kind,
                 self._table.version,
-                rows,
+                self.count(),
                 self.metadata.dim,
                 self._blocks,
             )
-        count = min(k, rows)
-        scores, ids = self._sides[kind].search(vectors, count)
-        if ids[:, -1].min() < 0:  # a graph or lists that do not reach so many rows
-            short = ids[:, -1] < 0
-            scores[short], ids[short] = exact_search(vectors[short], self._vectors(rows), count)
-        return scores, ids
+        return self._sides[kind].search(queries, k, options.nprobes)
+
+    def _build_pq(self) -> None:
+        """Build the table's index of quantized vectors, unless it has one; it becomes a version."""
+        if has_pq(self._table):
+            return
+        with write_lock(self.uri), index_errors(self.uri, "cannot be indexed"):
+            self._table.checkout_latest()
+            if not has_pq(self._table):
+                build_pq(self._table, self._table.count_rows(), self.metadata.dim)
+            self._table.checkout_latest()
+        self._invalidate()
 
     def _vectors(self, rows: int) -> Iterable[Block]:
         """Return the table's vectors: from memory if they fit, else as a stream."""
@@ -278,23 +289,12 @@ class LanceIndex:
         return {row.pop(ROW_ID): row for row in table.to_pylist()}
 
     def _batches(self, columns: Sequence[str], where: str | None) -> Iterator[Any]:
-        """Yield the rows that a condition holds for, `ROWS` at a time. Raise ConfigError for a
-        condition that cannot be read, RuntimeFailure for a damaged index."""
-        query = self._table.search().select(list(columns)).with_row_id(True)
-        if where is not None:
-            query = query.where(check_condition(where))
-        try:
-            yield from query.to_batches(ROWS)
-        except Exception as error:
-            if where is None or is_damage(error) or not is_library_error(error):
-                with index_errors(self.uri):
-                    raise
-            raise ConfigError(condition_message(error, self._table.schema.names)) from error
+        return read_batches(self._table, self.uri, columns, where)
 
     def _side_folder(self) -> Path:
         if "://" in self.uri:
             raise ConfigError(
                 f"{self.uri}: hnsw and ivf are kept beside an index on a local disk; "
-                "copy it there, or search it exactly"
+                "search it with --search ivf_pq, which the table itself holds, or exactly"
             )
         return Path(self.uri) / "side"

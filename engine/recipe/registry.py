@@ -78,29 +78,20 @@ KINDS = {
 """The kinds of parts; a new kind is one line. A kind of one modality (`text_tokenizer`) may have
 its own line, if its parts inherit from their own class."""
 
-EXTRAS = {
-    "av": "video",
-    "diffusers": "generate",
-    "einops": "mri",
-    "espeakng_loader": "talker",
-    "faiss": "retrieval",
-    "gymnasium": "control",
-    "imageio": "control",
-    "isal": "mri",
-    "jiwer": "audio",
-    "lancedb": "retrieval",
-    "metaworld": "control",
-    "monai": "mri",
-    "mujoco": "control",
-    "nibabel": "mri",
-    "nilearn": "mri",
-    "pydicom": "mri",
-    "pyedflib": "series",
-    "ray": "ray",
-    "soundfile": "audio",
-    "statsmodels": "series",
-    "wfdb": "series",
+_LIBRARIES = {
+    "audio": ("jiwer", "soundfile"),
+    "control": ("gymnasium", "imageio", "metaworld", "mujoco"),
+    "generate": ("diffusers",),
+    "milvus": ("milvus_lite", "pymilvus"),
+    "mri": ("einops", "isal", "monai", "nibabel", "nilearn", "pydicom"),
+    "objects": ("s3fs",),
+    "ray": ("ray",),
+    "retrieval": ("faiss", "lancedb"),
+    "series": ("pyedflib", "statsmodels", "wfdb"),
+    "talker": ("espeakng_loader",),
+    "video": ("av",),
 }
+EXTRAS = {library: extra for extra, libraries in _LIBRARIES.items() for library in libraries}
 """Optional library -> the extra of this package that installs it."""
 
 

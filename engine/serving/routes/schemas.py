@@ -113,4 +113,4 @@ class SearchRequest(Body):
     value: Any
     k: Annotated[int, Field(ge=1, le=10_000)] = 5
     where: str | None = None
-    kind: Literal["exact", "hnsw", "ivf"] = "exact"
+    kind: Literal["exact", "hnsw", "ivf", "ivf_pq"] = "exact"

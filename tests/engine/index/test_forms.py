@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from sensorium.engine.index import Added, Hit, create_index, exact, lance_index, open_index
+from sensorium.engine.index import (
+    Added,
+    Hit,
+    create_index,
+    exact,
+    lance_index,
+    lance_table,
+    open_index,
+)
 from sensorium.engine.index.forms import DenseRows, check_storage
 from sensorium.engine.index.lance_index import LanceIndex
 from sensorium.engine.utils import ConfigError
@@ -59,7 +67,7 @@ def test_a_search_is_its_definition(
 ) -> None:
     """In blocks, among a condition's rows, with k above the table, and after it is opened again."""
     monkeypatch.setattr(lance_index, "KEPT_BYTES", cached_bytes)
-    monkeypatch.setattr(lance_index, "ROWS", 32)
+    monkeypatch.setattr(lance_table, "ROWS", 32)
     monkeypatch.setattr(exact, "FIRST", 16)
     make = MAKE[form]
     vectors, queries = make(ROWS), make(5, 1)

@@ -21,6 +21,7 @@ from sensorium.engine.index import (
     exists,
     faiss_index,
     lance_index,
+    lance_table,
     open_index,
 )
 from sensorium.engine.index.lance_index import LanceIndex
@@ -42,7 +43,7 @@ def test_exact_search_is_brute_force(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lance_index, "KEPT_BYTES", cached_bytes)
-    monkeypatch.setattr(lance_index, "ROWS", 64)
+    monkeypatch.setattr(lance_table, "ROWS", 64)
     monkeypatch.setattr(exact, "FIRST", 16)
     index, vectors = filled
     queries = unit(5, seed=1)
@@ -58,7 +59,7 @@ def test_equal_scores_keep_the_order_of_the_rows(index: LanceIndex) -> None:
     assert keys(result) == [["row-0", "row-2", "row-3", "row-6", "row-1", "row-4"]]
 
 
-@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf", "ivf_pq"])
 def test_a_condition_comes_before_the_search(
     filled: tuple[LanceIndex, np.ndarray], kind: Any
 ) -> None:
@@ -208,7 +209,7 @@ def test_an_index_of_another_kind(text: str) -> None:
 
 def test_an_empty_index_finds_nothing(tmp_path: Path) -> None:
     index = create_index(str(tmp_path / "index"), ABOUT)
-    for kind in ("exact", "hnsw", "ivf"):
+    for kind in ("exact", "hnsw", "ivf", "ivf_pq"):
         assert index.search(unit(2), 3, kind=kind) == [[], []]  # type: ignore[arg-type]
 
 

@@ -45,7 +45,7 @@ def test_numbers_that_are_none_are_kept(index: LanceIndex) -> None:
     assert np.isnan(other)
 
 
-@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf", "ivf_pq"])
 @pytest.mark.parametrize("repeated", [False, True])
 def test_k_rows_of_every_kind(index: LanceIndex, kind: Any, repeated: bool) -> None:
     """Also where the graph is torn: rows of one vector have none but each other for neighbours."""
