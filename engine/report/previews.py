@@ -8,7 +8,7 @@ annotation.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +111,25 @@ def _inputs(
     }
     for name, mark in drawn_on.items():
         marks[mark] = (marks.get(mark, (None, None))[0], raw[name][0])
-    return [
+    labels = {name for name, use in task_module.streams.items() if use.role == "label"}
+    drawn = [
         (name, Markup(load(modalities[name].preview)(value, marks)))
         for name in task_module.streams
         for value in raw[name]
         if name not in drawn_on
+    ]
+    return without_repeats(drawn, labels)
+
+
+def without_repeats(
+    drawn: Sequence[tuple[str, Markup]], labels: Collection[str]
+) -> list[tuple[str, Markup]]:
+    """Return (stream, HTML) without those of label streams that show what stands there already: the
+    stream of a judge holds the same pictures as the target."""
+    return [
+        (name, html)
+        for i, (name, html) in enumerate(drawn)
+        if name not in labels or html not in [other for _, other in drawn[:i]]
     ]
 
 

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from sensorium.engine.evaluation import read_table
 from sensorium.engine.evaluation.input_use import noise
@@ -22,6 +23,7 @@ from sensorium.engine.report.charts import (
 )
 from sensorium.engine.report.diagram import pipeline_diagram
 from sensorium.engine.report.judge import judge
+from sensorium.engine.report.previews import without_repeats
 from sensorium.engine.report.samples import select_rows
 
 PATCHES = {"type": "patches", "size": 8, "patch_size": 4, "dim": 8, "freeze": True}
@@ -255,3 +257,11 @@ def test_the_pipeline_shows_every_decoder_and_what_is_shared() -> None:
     assert "encoder shared with query, then connector shared with query" in diagram.aria_label
     assert [box.role for box in diagram.decoders] == ["decoder", "decoder"]
     assert diagram.decoders[1].frozen
+
+
+def test_a_judges_stream_does_not_show_the_target_again() -> None:
+    """An input that equals another one is still shown: it is what the model was given."""
+    red, blue = Markup("<i>red</i>"), Markup("<i>blue</i>")
+    drawn = [("hint", red), ("again", red), ("image", blue), ("judge", blue), ("mask", red)]
+    shown = [name for name, _ in without_repeats(drawn, {"image", "judge"})]
+    assert shown == ["hint", "again", "image", "mask"]
