@@ -1,0 +1,1 @@
+"""Speed and memory of learning from text."""
