@@ -64,5 +64,6 @@ class Abilities:
             )
         if name is None and len(able) != 1:
             listed = ", ".join(able) or "none"
-            raise ConfigError(f"{ability}: found {listed}, expected one task; name it first")
+            cure = "name it first" if able else f"the tasks of the model are {', '.join(tasks)}"
+            raise ConfigError(f"{ability}: found {listed}, expected one task; {cure}")
         return able[0] if name is None else name

@@ -132,7 +132,7 @@ def _forecast(
     """Return how long a forecast is and how far it is off; the signal is drawn with the inputs."""
     predicted = np.array(prediction["forecast"], float)  # [C, H]
     text = f"{predicted.shape[-1]} samples ahead"
-    future = np.array(target.get("future", ()), float)
+    future = np.array(target.get("forecast", ()), float)  # [C, H]
     steps = min(predicted.shape[-1], future.shape[-1])
     off = np.abs(predicted[:, :steps] - future[:, :steps]) if future.ndim == 2 else np.empty(0)
     off = off[np.isfinite(off)]

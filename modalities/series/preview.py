@@ -31,7 +31,7 @@ def preview(series: Series, marks: Annotations | None = None) -> str:
         for row in range(rows)
     ]
     shown = "" if rows == len(series.channels) else f", the first {rows} drawn"
-    rate = "" if series.rate is None else f" at {series.rate:.4g} Hz"
+    rate = "" if series.rate is None else f" {pace(series.rate)}"
     gaps = 1 - series.mask.mean()
     channels = f"{len(series.channels)} channel{'s' if len(series.channels) > 1 else ''}"
     text = (
@@ -45,6 +45,15 @@ def preview(series: Series, marks: Annotations | None = None) -> str:
         f'role="img" aria-label="{caption}"><rect width="{WIDTH}" height="{rows * ROW}" '
         f'fill="#f6f6f6"/>{"".join(lines)}</svg><figcaption>{caption}</figcaption></figure>'
     )
+
+
+def pace(rate: float) -> str:
+    """Return a rate in Hz in words: `at 50 Hz`, or below 1 Hz the time between two samples."""
+    if rate >= 1:
+        return f"at {rate:.4g} Hz"
+    units = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
+    unit = next(u for u, seconds in units.items() if 1 / rate >= seconds * (1 - 1e-9))
+    return f"every {1 / rate / units[unit]:.4g} {unit}"
 
 
 def _row(values: object, row: int) -> np.ndarray | None:

@@ -42,8 +42,8 @@ STEPS = [[0.0, 1.0], [0.5, 1.0], [2.0, 1.0]]
         ({"peak": [1.0, 2.0, 3.0], "score": 0.9, "hit": True}, {}, True, "score 0.9"),
         ({"peak": [1.0, 2.0, 3.0], "score": 0.9, "hit": None}, {}, None, "score 0.9"),
         ({"forecast": [[1.0, 2.0]]}, {}, None, ""),
-        ({"forecast": [[1.0, 2.0]]}, {"future": [[1.0, None]]}, None, "off by 0 in the mean"),
-        ({"forecast": [[1.0, 2.0]]}, {"future": [[2.0, 5.0]]}, None, "by 3 at most"),
+        ({"forecast": [[1.0, 2.0]]}, {"forecast": [[1.0, None]]}, None, "off by 0 in the mean"),
+        ({"forecast": [[1.0, 2.0]]}, {"forecast": [[2.0, 5.0]]}, None, "by 3 at most"),
         ({"dice": 0.5, "map": [[1]]}, {"dice": 1.0}, None, "off by 0.5"),
     ],
 )

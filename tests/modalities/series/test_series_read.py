@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sensorium.modalities.base import ReadError
-from sensorium.modalities.series.preview import preview
+from sensorium.modalities.series.preview import pace, preview
 from sensorium.modalities.series.read import cells, files, read
 from sensorium.modalities.series.series import Series
 
@@ -202,3 +202,19 @@ def test_a_preview_draws_each_channel_and_leaves_gaps_open() -> None:
     assert page.count("<path") == 6 and "&lt;a&gt;" in page and "2.5 % missing" in page
     first = page.split("<path")[1]
     assert first.count("M") == 2  # one line before the gap, one after
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (250.0, "at 250 Hz"),
+        (1.0, "at 1 Hz"),
+        (0.5, "every 2 s"),
+        (1 / 900, "every 15 min"),
+        (1 / 3600, "every 1 h"),
+        (1 / 86_400, "every 1 d"),
+        (1 / 604_800, "every 7 d"),
+    ],
+)
+def test_a_slow_rate_is_told_by_its_period(rate: float, text: str) -> None:
+    assert pace(rate) == text

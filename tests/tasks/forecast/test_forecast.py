@@ -12,6 +12,7 @@ import torch
 
 from sensorium.backbones.causal import Causal
 from sensorium.engine.recipe import ComponentPath, Section, find, plan_part
+from sensorium.engine.report.judge import judge
 from sensorium.modalities.base import RowErrors
 from sensorium.modalities.series.datasets.waves import Waves
 from sensorium.modalities.series.encoders.segments import Segments
@@ -189,6 +190,16 @@ def test_values_that_were_not_measured_have_no_weight(rows: list[dict[str, Any]]
     assert int(whole.count) - int(loss.count) == 4 * 2 * (SEGMENT - 3)
     assert torch.isfinite(loss.total)
     assert all(np.isfinite(list(model.metrics(gaps).values())))
+
+
+def test_a_report_says_how_far_a_forecast_is_off(
+    forecaster: Forecaster, rows: list[dict[str, Any]]
+) -> None:
+    """It finds the future where the task puts it."""
+    (reference, *_) = prepare_batch(forecaster.task, rows).references
+    future = np.array(reference["forecast"], float)
+    verdict = judge({"forecast": (future + 2).tolist()}, reference)
+    assert verdict.note == "off by 2 in the mean, by 2 at most"
 
 
 def test_the_trained_share_is_below_one_percent(forecaster: Forecaster) -> None:
