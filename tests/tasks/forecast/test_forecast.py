@@ -197,9 +197,8 @@ def test_a_report_says_how_far_a_forecast_is_off(
 ) -> None:
     """It finds the future where the task puts it."""
     (reference, *_) = prepare_batch(forecaster.task, rows).references
-    future = np.array(reference["forecast"], float)
-    verdict = judge({"forecast": (future + 2).tolist()}, reference)
-    assert verdict.note == "off by 2 in the mean, by 2 at most"
+    forecast = (np.array(reference["forecast"], float) + 2).tolist()
+    assert judge({"forecast": forecast}, reference).note.startswith("off by 2 in the mean")
 
 
 def test_the_trained_share_is_below_one_percent(forecaster: Forecaster) -> None:
