@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ import numpy as np
 
 FileLister = Callable[[Any], Sequence[Path]]
 """A cell -> the files that a modality's `read` opens for it."""
+
+_ADDRESS = re.compile(r"([a-z][a-z0-9]+):/+(.+)", re.S)
+_OTHER = ("http", "https", "milvus", "data", "file")
+"""Schemes of addresses that are no object storage."""
 
 _DIGESTS = (bytes, bytearray, memoryview)
 
@@ -27,6 +32,15 @@ def cache_root() -> Path:
         return Path(folder).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "sensorium"
+
+
+def address_of(path: str | Path) -> str | None:
+    """Return the address of object storage that a path is (`s3://bucket/key`; a `Path` of it has
+    lost a slash), or None."""
+    match = _ADDRESS.fullmatch(str(path))
+    if match is None or match[1] in _OTHER or os.path.exists(path):  # noqa: PTH110
+        return None
+    return f"{match[1]}://{match[2]}"
 
 
 def map_paths(cell: Any, change: Callable[[str | Path], Any]) -> Any:

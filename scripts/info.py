@@ -206,6 +206,29 @@ def fill(
     print_result({"streams": streams}, f"stored: {', '.join(streams) or 'nothing'}", json_)
 
 
+PlaceArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="s3://bucket/cache")]
+
+
+@cache.command("push")
+def push(place: PlaceArgument, json_: JsonOption = False) -> None:
+    """Upload the stores to object storage: shards that are not there yet, each whole."""
+    from sensorium.engine.cache import sync_stores
+    from sensorium.modalities.paths import cache_root
+
+    count = sync_stores(cache_root(), place, upload=True)
+    print_result({"files": count}, f"{place}: {count} files uploaded", json_)
+
+
+@cache.command("pull")
+def pull(place: PlaceArgument, json_: JsonOption = False) -> None:
+    """Download the stores that object storage has: shards that are not here yet."""
+    from sensorium.engine.cache import sync_stores
+    from sensorium.modalities.paths import cache_root
+
+    count = sync_stores(cache_root(), place, upload=False)
+    print_result({"files": count}, f"{place}: {count} files downloaded", json_)
+
+
 @cache.command("rm")
 def rm(
     which: Annotated[str, typer.Argument(help="an id (or its beginning), or all")],

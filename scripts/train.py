@@ -25,7 +25,7 @@ PrecisionOption = Annotated[
 def main(
     recipe: RecipeArgument,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-    out: Annotated[Path | None, typer.Option(help="the run's folder")] = None,
+    out: Annotated[str | None, typer.Option(help="the run's folder, or s3://...")] = None,
     resume: Annotated[bool, typer.Option(help="continue from the newest checkpoint")] = False,
     overwrite: Annotated[bool, typer.Option(help="remove the folder first")] = False,
     allow_change: Annotated[
@@ -45,6 +45,7 @@ def main(
     from sensorium.engine.recipe import load_recipe
     from sensorium.engine.training import train
     from sensorium.engine.utils import check_folder, check_precision, pick
+    from sensorium.modalities.paths import address_of
 
     pick(device)
     changes = list(overrides or ())
@@ -53,7 +54,8 @@ def main(
         changes.append(f"train.precision={precision}")
     parsed = load_recipe(recipe, changes)
     folder = out or run_folder(Path(recipe))
-    check_folder(folder, "--out")
+    if not address_of(folder):
+        check_folder(Path(folder), "--out")
     train(
         parsed,
         folder,

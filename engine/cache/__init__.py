@@ -7,6 +7,7 @@ from ...lazy import lazy_exports
 if TYPE_CHECKING:
     from .admin import list_stores as list_stores
     from .admin import remove_stores as remove_stores
+    from .admin import sync_stores as sync_stores
     from .admin import verify as verify
     from .fill import fill as fill
     from .keys import content_hash as content_hash
@@ -27,7 +28,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "admin": ["list_stores", "remove_stores", "verify"],
+            "admin": ["list_stores", "remove_stores", "sync_stores", "verify"],
             "fill": ["fill"],
             "keys": [
                 "content_hash",

@@ -7,9 +7,11 @@ import shutil
 import time
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ...modalities.paths import address_of
+from ..utils import ConfigError, transfer_missing
 from .shard import OLD_SUFFIX, SUFFIX, BrokenShard, OtherVersion, Shard
 from .store import LEVELS, Level, Store
 
@@ -25,6 +27,22 @@ class StoreInfo:
     records: int
     nbytes: int
     used: float
+
+
+def sync_stores(root: Path, address: str, *, upload: bool) -> int:
+    """Copy shards and identities to object storage, or from there, which the other side lacks;
+    return the number of files. A shard is written once and under a name of its own. Raise
+    ConfigError for a place that is no object storage."""
+    place = address_of(address)
+    if place is None:
+        raise ConfigError(f"{address}: is no address of object storage; expected s3://bucket/cache")
+
+    def fits(name: str) -> bool:
+        path = PurePosixPath(name)
+        whole = path.suffix == SUFFIX or path.name == "identity.json"
+        return path.parts[0] in LEVELS and len(path.parts) == 3 and whole
+
+    return transfer_missing(root, place, fits, upload)
 
 
 def list_stores(root: Path) -> list[StoreInfo]:

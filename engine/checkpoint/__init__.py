@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from .run_folder import write_fingerprints as write_fingerprints
     from .run_state import RECIPE as RECIPE
     from .run_state import STAGES as STAGES
+    from .run_state import check_claim as check_claim
     from .run_state import check_free as check_free
     from .run_state import read_run as read_run
     from .run_state import remove_run as remove_run
     from .run_state import remove_run_parts as remove_run_parts
     from .run_state import run_lock as run_lock
+    from .run_state import run_place as run_place
     from .run_state import set_results_aside as set_results_aside
     from .run_state import write_run as write_run
     from .state import changing_tensors as changing_tensors
@@ -72,6 +74,8 @@ else:
                 "read_run",
                 "remove_run",
                 "remove_run_parts",
+                "run_place",
+                "check_claim",
                 "run_lock",
                 "set_results_aside",
                 "write_run",

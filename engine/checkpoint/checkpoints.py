@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..model import Model
-from ..utils import ConfigError, RuntimeFailure, sync_folder, write_errors, write_text
+from ..utils import ConfigError, Mirror, RuntimeFailure, sync_folder, write_errors, write_text
 from .optimizer_state import OptimizerState, restore_optimizer_by_name
 from .state import read_names, read_tensors, restore, write_tensors
 
@@ -41,10 +41,11 @@ _PART, _BROKEN = ".step.part", ".broken"
 
 
 class Checkpoints:
-    """The checkpoints in a folder, the newest `keep` of them."""
+    """The checkpoints in a folder, the newest `keep` of them. mirror: uploads the run's folder."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
+        self.mirror: Mirror | None = None
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
@@ -107,7 +108,13 @@ class Checkpoints:
             shutil.rmtree(temporary, ignore_errors=True)
         for old in [*self._paths()[: -self.keep], *self.folder.glob(f"step-*{_BROKEN}")]:
             shutil.rmtree(old, ignore_errors=True)
+        self.upload()
         return path
+
+    def upload(self) -> None:
+        """Upload what has changed of a run on object storage."""
+        if self.mirror is not None:
+            self.mirror.push()
 
     def _fill(
         self,

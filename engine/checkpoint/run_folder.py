@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..model import FITTED, Model, compose, read_json, resolve_and_fit, save_fitted
-from ..recipe import HUB, WEIGHTS, download, load_recipe
+from ..recipe import HUB, WEIGHTS, download, is_remote, load_recipe
 from ..utils import (
     ConfigError,
     RuntimeFailure,
@@ -78,7 +78,7 @@ def load_model(folder: str | Path, precision: str | None = None) -> Model:
     folder is not whole, or another encoder was put in its place.
     """
     check_precision(precision)
-    folder = download(str(folder)) if str(folder).startswith(HUB) else Path(folder)
+    folder = download(str(folder)) if is_remote(str(folder)) else Path(folder)
     if not (folder / WEIGHTS).is_file():
         raise ConfigError(
             f"{folder}: holds no {WEIGHTS}; is it a run's folder, and was the run finished?"

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...modalities.paths import address_of
 from ..model import FITTED, read_json
 from ..recipe import WEIGHTS
 from ..utils import (
     ConfigError,
+    Mirror,
     RuntimeFailure,
     make_folder,
     remove_parts,
@@ -55,12 +57,33 @@ RESULTS = tuple(prefix + name for prefix in _PREFIXES for name in _RESULTS)
 _held: set[Path] = set()
 
 
+def check_claim(folder: Path, run: object, started: bool, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that holds no run to resume, another run, or foreign files; ConfigError."""
+    if resume and run is None:
+        raise ConfigError(f"{folder}: holds no run to resume; train it without --resume")
+    if started and not (resume or overwrite):
+        raise ConfigError(
+            f"{folder}: holds a run already; pass --resume to continue, --overwrite to "
+            "start over, or --out for another folder"
+        )
+    check_free(folder)
+
+
+def run_place(folder: str | Path) -> tuple[Path, Mirror | None]:
+    """Return the local folder of a run and, where it is on object storage, what uploads it."""
+    address = address_of(folder)
+    if address is None:
+        return Path(folder), None
+    mirror = Mirror(address, (RUN, WEIGHTS, "state.json"), lambda name: name.startswith("."))
+    return mirror.folder, mirror
+
+
 @contextlib.contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path, mirror: Mirror | None = None) -> Iterator[None]:
     """Keep every other process from training into a folder, which is made if need be.
 
-    The lock is the kernel's and ends with the process, however that ends. Raise ConfigError where
-    another process has it.
+    The lock is the kernel's and ends with the process, however that ends. mirror: its folder is
+    then made what object storage holds. Raise ConfigError where another process has the lock.
     """
     import fcntl
 
@@ -91,6 +114,8 @@ def run_lock(folder: Path) -> Iterator[None]:
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         _held.add(path)
         try:
+            if mirror is not None:
+                mirror.pull()
             yield
         finally:
             _held.discard(path)

@@ -26,7 +26,7 @@ from ..checkpoint import load_model
 from ..data import RowList, StreamDataset, stream_readers
 from ..index import Form, Queries
 from ..model import Model, build
-from ..recipe import HUB, load_recipe
+from ..recipe import is_remote, load_recipe
 from ..utils import ConfigError, autocast, check_precision, pick
 
 
@@ -104,7 +104,7 @@ def load_run_or_recipe(
 ) -> Model:
     """Return the model of a run's folder or `hf-hub:...`, or of a recipe with its weights filled
     in."""
-    if source.startswith(HUB) or Path(source).is_dir():
+    if is_remote(source) or Path(source).is_dir():
         if overrides:
             raise ConfigError(f"{overrides[0]}: {source} is a run and takes no changes")
         return load_model(source, precision)

@@ -16,7 +16,7 @@ from ..index import (
     open_index,
 )
 from ..model import Model
-from ..recipe import HUB
+from ..recipe import is_remote
 from ..utils import ConfigError
 from .embedder import fingerprint
 
@@ -45,7 +45,7 @@ def index_metadata(
         what = "of dense and multi_vector forms" if form == "sparse" else f"of 1 to {whole}"
         raise ConfigError(f"--dim: found {dim}, expected a width {what}")
     check_storage(form, storage, dim or whole)
-    if not run.startswith(HUB) and Path(run).exists():
+    if not is_remote(run) and Path(run).exists():
         run = str(Path(run).absolute())
     recipe = model.plan.recipe
     return IndexMetadata(

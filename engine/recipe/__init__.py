@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .component_path import WEIGHTS as WEIGHTS
     from .component_path import ComponentPath as ComponentPath
     from .component_path import download as download
+    from .component_path import is_remote as is_remote
     from .component_path import joined as joined
     from .component_path import missing_folder as missing_folder
     from .component_path import names_folder as names_folder
@@ -61,6 +62,7 @@ else:
             "component_path": [
                 "BACKBONE",
                 "HUB",
+                "is_remote",
                 "WEIGHTS",
                 "ComponentPath",
                 "download",

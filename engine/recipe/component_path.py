@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..utils import ConfigError
+from ...modalities.paths import address_of
+from ..utils import ConfigError, local_folder
 from .yaml_io import parse_file
 
 WEIGHTS = "model.safetensors"
 HUB = "hf-hub:"
+
+
+def is_remote(source: str) -> bool:
+    """Return whether a run or weights are of the hub or of object storage, and are downloaded."""
+    return source.startswith(HUB) or address_of(source) is not None
 
 
 STATES = {"inputs": "streams", "decoders": "decoders", "tasks": "tasks"}
@@ -75,7 +81,7 @@ def joined(*keys: str) -> ComponentPath:
 
 def validate_source(weights: str, where: str) -> None:
     """Raise ConfigError for a source that cannot hold weights, before anything is built."""
-    if weights in ("pretrained", "none") or weights.startswith(HUB):
+    if weights in ("pretrained", "none") or is_remote(weights):
         return
     path = split_source(weights)[0]
     if path.is_file() and path.suffix == ".safetensors":
@@ -103,7 +109,7 @@ def source_run(weights: str, where: ComponentPath) -> tuple[Path, ComponentPath]
     are none, the library's, or a file (may download)."""
     if weights in ("pretrained", "none"):
         return None
-    path, name = (download(weights), None) if weights.startswith(HUB) else split_source(weights)
+    path, name = (download(weights), None) if is_remote(weights) else split_source(weights)
     if not (path / "recipe.yaml").is_file():
         return None
     return path, unshared(path, where.renamed(name) if name else where)
@@ -121,7 +127,10 @@ def unshared(run: Path, path: ComponentPath) -> ComponentPath:
 
 
 def download(weights: str) -> Path:
-    """Return the local folder of `hf-hub:org/name@revision` (may download)."""
+    """Return the local folder of `hf-hub:org/name@revision`, or the copy of a run or file on object
+    storage (may download)."""
+    if address_of(weights):
+        return local_folder(weights, lambda name: name.startswith(("checkpoints/", "stages/")))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

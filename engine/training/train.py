@@ -19,8 +19,8 @@ from ..checkpoint import (
     STAGES,
     Checkpoints,
     Trackers,
+    check_claim,
     check_differences,
-    check_free,
     check_run_fingerprints,
     check_trackers,
     command_header,
@@ -33,6 +33,7 @@ from ..checkpoint import (
     remove_run,
     remove_run_parts,
     run_lock,
+    run_place,
     save_run,
     saved_tensors,
     set_results_aside,
@@ -58,7 +59,7 @@ from .trainer import Trainer
 
 def train(
     recipe: Recipe,
-    folder: Path,
+    folder: str | Path,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -74,7 +75,8 @@ def train(
     of the last one is the run's. overwrite: remove the run that is there, and nothing else, once
     all of the new one is built. allow_changes: keys of the recipe that may differ from the run that
     is resumed, `train.steps`. device: see `pick`; of several processes each takes one of that
-    kind. trainer: the class that trains, with other batches or another step.
+    kind. trainer: the class that trains, with other batches or another step. A folder on object
+    storage is a copy below the cache, uploaded after each checkpoint and at the end; no lock.
 
     Raise ConfigError for a mistake, RuntimeFailure if it cannot go on, Interrupted after a signal,
     when the checkpoint is written.
@@ -85,10 +87,12 @@ def train(
         raise ConfigError("--allow-change: is for a run that is continued; add --resume")
     check_trackers(recipe.train.track)
     stages = stage_recipes(recipe)
+    folder, mirror = run_place(folder)
     runs = _Runs(recipe, folder, resume, overwrite, allow_changes, show, command, device, trainer)
+    runs.mirror = mirror
     accelerator = join_processes((stages[0].recipe if stages else recipe).train, device)
     with contextlib.ExitStack() as stack:
-        from_main(accelerator, lambda: stack.enter_context(run_lock(folder)))
+        from_main(accelerator, lambda: stack.enter_context(run_lock(folder, mirror)))
         runs.known = from_main(accelerator, lambda: runs.claim(stages))
         if stages:
             return runs.train_stages(stages)
@@ -109,6 +113,7 @@ class _Runs:
     device: str | None
     trainer: type[Trainer]
     known: dict[str, Any] = field(default_factory=dict)
+    mirror: Any = None
 
     @property
     def started(self) -> bool:
@@ -120,14 +125,7 @@ class _Runs:
         folder, run = self.folder, read_run(self.folder)
         saved_recipe = folder / STAGES / RECIPE
         started = run is not None and ((folder / RECIPE).exists() or saved_recipe.exists())
-        if self.resume and run is None:
-            raise ConfigError(f"{folder}: holds no run to resume; train it without --resume")
-        if started and not (self.resume or self.overwrite):
-            raise ConfigError(
-                f"{folder}: holds a run already; pass --resume to continue, --overwrite to "
-                "start over, or --out for another folder"
-            )
-        check_free(folder)
+        check_claim(folder, run, started, self.resume, self.overwrite)
         remove_run_parts(folder)
         run_state = {**(run or {}), "begun": started}
         if self.resume and started:
@@ -217,6 +215,7 @@ class _Runs:
         model.command = read_command(folder) if started else self.command
         run = self.trainer(stage_settings(recipe, start), folder, model, accelerator, log)
         run.allowed_changes = self.allow_changes
+        run.checkpoints.mirror = self.mirror
         run.prepare()
         if start is not None:
             start.fill_optimizer(model, run.optimizer.optimizer)
@@ -291,6 +290,7 @@ class _Runs:
                 save_run(run.model, self.folder, tensors)
                 write_run(self.folder, {"finished": True, "step": run.global_step})
             remove_best(self.folder, self.folder / STAGES)
+            run.checkpoints.upload()
 
         from_main(run.accelerator, write)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .atomic import write_json as write_json
     from .atomic import write_text as write_text
     from .console import console as console
+    from .console import format_table as format_table
     from .device import Precision as Precision
     from .device import autocast as autocast
     from .device import available as available
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from .files import find_files as find_files
     from .files import find_folder as find_folder
     from .files import fingerprint_of as fingerprint_of
+    from .objects import Mirror as Mirror
+    from .objects import local_folder as local_folder
+    from .objects import transfer_missing as transfer_missing
     from .plugin_path import add_recipe_folder as add_recipe_folder
     from .plugin_path import make_importable as make_importable
     from .plugin_path import write_module_folders as write_module_folders
@@ -57,7 +61,6 @@ if TYPE_CHECKING:
     from .signals import GracefulStop as GracefulStop
     from .signals import ignore_stopping as ignore_stopping
     from .template import write_page as write_page
-    from .text_table import format_table as format_table
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -77,7 +80,7 @@ else:
                 "write_json",
                 "write_text",
             ],
-            "console": ["console"],
+            "console": ["console", "format_table"],
             "device": [
                 "Precision",
                 "autocast",
@@ -116,10 +119,10 @@ else:
                 "find_folder",
                 "fingerprint_of",
             ],
+            "objects": ["Mirror", "local_folder", "transfer_missing"],
             "plugin_path": ["add_recipe_folder", "make_importable", "write_module_folders"],
             "run_log": ["RunLogger", "read_metrics"],
             "signals": ["GracefulStop", "ignore_stopping"],
             "template": ["write_page"],
-            "text_table": ["format_table"],
         },
     )

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...modalities.paths import address_of
 from .errors import ConfigError, RuntimeFailure
 
 PART = ".part"
@@ -147,6 +148,7 @@ def check_writable(path: Path, option: str, *, make: bool = False) -> None:
     option: the user's option, for the message. make: whether its folder is made where it does not
     exist. Raise ConfigError, one line.
     """
+    _check_local(path, option)
     if path.is_dir():
         raise ConfigError(f"{option}: {path} is a folder; name a file in it")
     folder = path.absolute().parent
@@ -159,8 +161,14 @@ def check_writable(path: Path, option: str, *, make: bool = False) -> None:
         raise ConfigError(f"{option}: {path} cannot be written to")
 
 
+def _check_local(path: Path, option: str) -> None:
+    if address := address_of(path):
+        raise ConfigError(f"{option}: {address} is object storage; name a local path")
+
+
 def check_folder(folder: Path, option: str) -> None:
     """Refuse a folder that no file can be written into; it is made where it does not exist."""
+    _check_local(folder, option)
     check_writable(folder / PART, option, make=True)
 
 

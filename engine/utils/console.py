@@ -1,4 +1,4 @@
-"""What the command line writes to stderr: log lines and warnings, a line each."""
+"""What the command line writes: log lines and warnings to stderr, a line each; text tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 ROOT = logging.getLogger(__name__.partition(".")[0])
@@ -51,3 +51,15 @@ def console(*, debug: bool = False) -> Iterator[None]:
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Log a warning without the line of code that gave it."""
     ROOT.warning("%s", " ".join(str(message).split()))
+
+
+def format_table(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
+    """Return rows of cells as aligned lines; `right` holds the columns of numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    justify = [str.rjust if i in right else str.ljust for i in range(len(widths))]
+    return "\n".join(
+        "  ".join(
+            align(cell, n) for align, cell, n in zip(justify, row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )

@@ -8,15 +8,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ...modalities.messages import closest
-from ...modalities.paths import stamp
+from ...modalities.paths import address_of, stamp
+from .objects import fetch, fetch_pattern
 
 _MAGIC = frozenset("*?[")
 
 
 def find_files(path: str | list[str]) -> list[Path]:
-    """Paths and glob patterns -> files, absolute, sorted within a pattern. Raise ValueError."""
+    """Paths and glob patterns -> files, absolute, sorted within a pattern; of object storage, their
+    local copies. Raise ValueError."""
     patterns = [path] if isinstance(path, str) else path
-    files = dict.fromkeys(file for each in patterns for file in _expand(each))
+    files = dict.fromkeys(
+        file
+        for each in patterns
+        for file in (fetch_pattern(each) if address_of(each) else _expand(each))
+    )
     if not files:
         raise ValueError("path: names no file")
     for file in files:
@@ -26,7 +32,10 @@ def find_files(path: str | list[str]) -> list[Path]:
 
 
 def find_folder(path: str | Path) -> Path:
-    """Return the folder, absolute. Raise ValueError with the nearest one that exists."""
+    """Return the folder, absolute; of object storage, its local copy. Raise ValueError with the
+    nearest one that exists."""
+    if address := address_of(path):
+        return fetch(address)
     folder = Path(path).expanduser().absolute()
     if not folder.is_dir():
         raise ValueError(

@@ -18,7 +18,7 @@ import numpy as np
 
 from ....modalities.base import ReadError, Source
 from ....modalities.messages import did_you_mean
-from ....modalities.paths import FileLister, cell_files, cell_identity, map_paths
+from ....modalities.paths import FileLister, address_of, cell_files, cell_identity, map_paths
 from ...utils import find_files, find_folder, fingerprint_of
 
 ALL = "train"
@@ -76,6 +76,7 @@ class Files(Source):
         root: str | None = None,
     ) -> None:
         self.files, self.paths = find_files(path), tuple(paths or ())
+        self.address = address_of(path) if isinstance(path, str) else None
         self.root = self._root(root)
         self.tables = self.read_files()
         self.columns = tuple(dict.fromkeys(c for table in self.tables for c in table.columns))
@@ -178,6 +179,8 @@ class Files(Source):
             raise ValueError("root: is of no use without paths: [columns that hold file names]")
         if root is not None:
             return find_folder(root)
+        if self.paths and self.address is not None:
+            return find_folder(self.address.rpartition("/")[0])
         folders = {file.parent for file in self.files}
         if self.paths and len(folders) > 1:
             raise ValueError(f"root: name one folder, the files are in {len(folders)} folders")

@@ -21,10 +21,10 @@ from ....modalities.base import Component
 from ....modalities.messages import did_you_mean
 from ....tasks.base import Task
 from ...recipe import (
-    HUB,
     WEIGHTS,
     ComponentPath,
     download,
+    is_remote,
     joined,
     missing_folder,
     parse_file,
@@ -65,7 +65,7 @@ def load_weights(
         return
     validate_source(weights, f"{where}.weights")
     path, name = split_source(weights)
-    if weights.startswith(HUB):
+    if is_remote(weights):
         path, name = download(weights), None
     if path.is_file():
         _load(module, read_file(path, where), where, str(path))
