@@ -119,11 +119,12 @@ def _mask(
 def _image(
     prediction: Mapping[str, Any], target: Mapping[str, Any], normalize: Normalize
 ) -> Comparison:
-    """Return the facts about a generated picture; the reference is drawn among the inputs."""
+    """Return the scores of a generated picture, and as the reference the attributes that it should
+    have; the picture to compare with is drawn among the inputs."""
     details = {k: v for k, v in prediction.items() if k not in (*HIDDEN_KEYS, "image")}
     facts = format_value(dict(target)) if target else ""
     note = format_value(details | dict(prediction.get("scores") or {}))
-    return Comparison(facts or "a generated picture", note=note)
+    return Comparison("a generated picture", [facts] if facts else [], note=note)
 
 
 def _forecast(

@@ -55,6 +55,14 @@ def test_forms_are_judged(
     assert "[" not in verdict.prediction
 
 
+def test_attributes_of_the_reference_are_not_said_of_the_sample() -> None:
+    verdict = judge({"image": "data:", "mse": 1.5}, {"colour": "red"})
+    assert "red" not in verdict.prediction
+    assert any("red" in reference for reference in verdict.references)
+    assert verdict.correct is None
+    assert "1.5" in verdict.note
+
+
 def test_actions_are_off_only_where_there_is_something_to_do() -> None:
     expected = [[0.0, 1.0], [0.0, 1.25], [9.0, 9.0]]
     verdict = judge({"actions": STEPS}, {"actions": expected, "padding": [False, False, True]})
