@@ -34,7 +34,7 @@ class BackboneEncoder(Encoder):
         self.processor = TextProcessor(backbone.tokenizer, max_length)
         layers = {"hidden_states"} if "hidden_states" in backbone.supports else set()
         same = {"layer_hooks", "inputs_embeds", "vocabulary"}
-        self.supports = frozenset(same & backbone.supports | layers)
+        self.supports = frozenset({"ids"} | same & backbone.supports | layers)
 
     def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Return ids `[B, L]` padded on the right, and mask `[B, L]`."""

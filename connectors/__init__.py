@@ -24,9 +24,12 @@ CONNECTORS = {
 
 HEADS = {
     "attention_probe": "sensorium.connectors.heads:AttentionProbe",
+    "cls": "sensorium.connectors.poolers:Cls",
     "detr": "sensorium.connectors.queries:Detr",
     "flatten": "sensorium.connectors.heads:Flatten",
+    "last": "sensorium.connectors.poolers:Last",
     "linear": "sensorium.connectors.heads:LinearHead",
+    "mean": "sensorium.connectors.poolers:Mean",
     "mlp": "sensorium.connectors.heads:MLPHead",
     "per_token": "sensorium.connectors.projectors:Linear",
     "unetr": "sensorium.connectors.decoders:Unetr",

@@ -53,10 +53,8 @@ corner], ...]` in mm or px, flat; `peak`, a place; `forecast`, `[channels][sampl
 
 
 class Processor:
-    """Raw value -> sample. Small, picklable, without modules or weights.
-
-    Its settings come from the weights' own configuration, never from a silent default.
-    """
+    """Raw value -> sample. Small, picklable, without modules or weights. Its settings come from the
+    weights' own configuration, never from a silent default."""
 
     def prepare(self, raw: Any) -> Sample:
         """Return the sample of one raw value; deterministic."""
@@ -141,8 +139,9 @@ class Encoder(Component, nn.Module):
     what `forward` takes beyond its batch: `hidden_states` (layers to return), `token_mask`
     (`[B, T]` bool, True = replaced by a learned mask token), `layer_hooks` (`{layer: LayerHook}`),
     `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids`); `vocabulary`: it has
-    `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`; `segments`: its tokens hold
-    what was measured; `targets`, `quantizer`: see `features.py`; `codes`: those of its `tokenizer`.
+    `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`; `ids`: its batch is `ids`
+    of its tokenizer and `mask`; `types`: 0 of a first, 1 of a second text; `segments`: measured
+    tokens; `targets`, `quantizer`: see `features.py`; `codes`: those of its `tokenizer`.
     time_inputs: the inputs of its batch that run along time (one is the bool mask), and the
     steps of a token.
     """

@@ -1,10 +1,12 @@
 """sensorium retrieve index/ --text "a dog on a beach" [-k 5] [--where "split = 'test'"]
 
 python scripts/retrieve.py index/ --image query.jpg --html found.html
+python scripts/retrieve.py index/ --text "how do I open a file" --rerank runs/reranker
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +25,24 @@ class Aggregate(StrEnum):
 
 MODALITIES = {"text": "text", "image": "image", "audio": "audio", "mri": "mri"}
 """Option -> the modality whose stream embeds it; `--query` names any stream."""
+
+
+def find_hits(
+    retrievers: Sequence[Any],
+    query: Any,
+    k: int,
+    second: tuple[str, int] | None,
+    options: Mapping[str, Any],
+    device: str | None,
+) -> list[Any]:
+    """Return k hits. second: a run that reranks, and how many hits it reads."""
+    from sensorium.engine.embedding import Reranker, rerank, search_all
+
+    if second is None:
+        return search_all(retrievers, query, k, **options)
+    reranker = Reranker(second[0], device=device)
+    hits = search_all(retrievers, query, max(k, second[1]), **options)
+    return rerank(reranker, retrievers[0], query, hits)[:k]
 
 
 def main(
@@ -51,6 +71,13 @@ def main(
         int | None, typer.Option(help="of ivf_pq: k times so many are compared again, exactly")
     ] = None,
     run: Annotated[str | None, typer.Option(help="the run that embeds, if it has moved")] = None,
+    rerank_run: Annotated[
+        str | None,
+        typer.Option("--rerank", help="a run of the task reranking, which orders the first hits"),
+    ] = None,
+    rerank_top: Annotated[
+        int, typer.Option(min=1, help="hits that --rerank reads; at least -k of them")
+    ] = 50,
     json: Annotated[bool, typer.Option("--json", help="one JSON line a row")] = False,
     html: Annotated[Path | None, typer.Option(help="write a page with thumbnails")] = None,
     device: DeviceOption = None,
@@ -59,13 +86,14 @@ def main(
     """Search an index by a text, an image, a sound or a volume: any stream of its run.
 
     Several indexes (dense and sparse) are searched each by its own run, and their ranks fused.
+    With --rerank the first hits are read beside the query by a cross-encoder, whose scores order
+    them.
     """
     from sensorium.engine.embedding import (
         Retriever,
         format_hits,
         hits_to_jsonl,
         parse_query,
-        search_all,
         write_sheet,
     )
     from sensorium.engine.index import SearchOptions
@@ -82,9 +110,10 @@ def main(
     parsed = parse_query({n: v for n, v in values.items() if v is not None}, MODALITIES, query)
     retrievers = [Retriever(p, run, device=device, precision=precision) for p in places]
     retriever = retrievers[0]
-    groups: Any = {"group_by": group_by, "how": aggregate.value}
-    options = SearchOptions(nprobes, refine)
-    hits = search_all(retrievers, parsed, k, where=where, kind=search, options=options, **groups)
+    options = {"where": where, "kind": search, "options": SearchOptions(nprobes, refine)}
+    groups = {"group_by": group_by, "how": aggregate.value}
+    second = None if rerank_run is None else (rerank_run, rerank_top)
+    hits = find_hits(retrievers, parsed, k, second, {**options, **groups}, device)
     print(hits_to_jsonl(hits) if json else format_hits(hits))
     if html is not None:
         write_sheet(

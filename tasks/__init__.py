@@ -29,6 +29,7 @@ TASKS = {
     "referring": "sensorium.tasks.dense.referring:Referring",
     "regression": "sensorium.tasks.supervised.regression:Regression",
     "replaced_token": "sensorium.tasks.language.masked.replaced:ReplacedToken",
+    "reranking": "sensorium.tasks.reranking.reranking:Reranking",
     "segmentation": "sensorium.tasks.dense.segmentation:Segmentation",
     "signal_generation": "sensorium.tasks.language.signals.generation:SignalGeneration",
 }

@@ -33,6 +33,7 @@ class StreamUse:
     many: a cell holds a list of items (a bag, passages, several images).
     training_only: the loss alone reads it (hard negatives), so that validation and evaluation need
     no column of it.
+    shares: a stream whose encoder it must share (`{share: query}`).
     """
 
     role: Literal["input", "label", "teacher"] = "input"
@@ -44,6 +45,7 @@ class StreamUse:
     augment: Literal["sample", "view"] = "sample"
     many: bool = False
     training_only: bool = False
+    shares: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,4 +110,5 @@ class VocabularyEncoder(Protocol):
         hidden_states: Sequence[int] = (),
         layer_hooks: Mapping[int, Any] | None = None,
         inputs_embeds: Tensor | None = None,
+        types: Tensor | None = None,
     ) -> Features: ...

@@ -225,6 +225,24 @@ def check_codes(encoder: Any, features: Features, signals: Sequence[Any]) -> Non
         expect(same(cast(Tensor, features.codes)[row][features.mask[row]], ids), "codes differ")
 
 
+def check_ids(encoder: Any, batch: Mapping[str, Any], signals: Sequence[Any]) -> None:
+    """Check that a batch holds the ids of the tokenizer, and their mask."""
+    expect({"ids", "mask"} <= set(batch), f"a batch has {', '.join(batch)}, without ids and mask")
+    for row, text in enumerate(signals):
+        ids = encoder.processor.tokenizer.encode(text, special=True)
+        ids = torch.tensor(ids[: encoder.processor.max_length - 1])
+        read = batch["ids"][row][batch["mask"][row]][: len(ids)]
+        expect(same(read.cpu(), ids), "the ids are not its tokenizer's")
+
+
+def check_types(encoder: Any, batch: Mapping[str, Any], features: Features) -> None:
+    """Check that token types of 0 are those of a single text, and others change its features."""
+    zeros = torch.zeros_like(batch["ids"])
+    expect(same(encoder(**batch, types=zeros).tokens, features.tokens), "types of 0 change it")
+    other = encoder(**batch, types=zeros + 1).tokens
+    expect(not close(other, features.tokens), "types of 1 change nothing")
+
+
 def id_checks(
     encoder: Any, batch: Mapping[str, Any], features: Features, signals: Sequence[Any]
 ) -> dict[str, Callable[[], None]]:
@@ -232,6 +250,8 @@ def id_checks(
     return {
         "inputs_embeds": lambda: check_inputs_embeds(encoder, batch),
         "vocabulary": lambda: check_vocabulary(encoder, batch["ids"], features.tokens),
+        "ids": lambda: check_ids(encoder, batch, signals),
+        "types": lambda: check_types(encoder, batch, features),
         "codes": lambda: check_codes(encoder, features, signals),
         "targets": lambda: None,
     }

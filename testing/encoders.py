@@ -210,7 +210,7 @@ class EncoderContract:
 
     def check_supports(self) -> None:
         """Check each optional ability in `supports`."""
-        encoder, ids = self.encoder, {"inputs_embeds", "vocabulary"}
+        encoder, ids = self.encoder, {"inputs_embeds", "vocabulary", "ids", "types"}
         batch = self.batch(self.samples) if ids & encoder.supports else {}
         checks = {
             "hidden_states": self._check_hidden_states,

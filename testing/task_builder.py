@@ -84,6 +84,9 @@ class TaskBuilder:
             fittable.fit(example for examples in rows for example in examples)
         self.decoders = {name: self.make_decoder() for name in self.plan.task.decoders}
         self.encoders = {name: self.make_encoder() for name in self.text_streams()}
+        for name, use in self.plan.task.streams.items():
+            if use.shares is not None:
+                self.encoders[name] = self.encoders[use.shares]
         self.task = self.compose(self.plan, self.decoders)
 
     def make_plan(self) -> TaskPlan:
@@ -101,7 +104,7 @@ class TaskBuilder:
     def text_streams(self) -> list[str]:
         """Return the streams whose encoder the task uses by its vocabulary."""
         uses = self.plan.task.streams.items()
-        return [name for name, use in uses if use.supports & {"vocabulary", "inputs_embeds"}]
+        return [name for name, use in uses if use.supports & {"vocabulary", "inputs_embeds", "ids"}]
 
     def make_encoder(self) -> BackboneEncoder:
         backbone = self.make_decoder()
@@ -185,13 +188,16 @@ class TaskBuilder:
         return [n for head in heads for n in getattr(self.task.heads[head], "hidden_layers", ())]
 
     def context(
-        self, features: Mapping[str, Features], decoders: Mapping[str, Decoder] | None = None
+        self,
+        features: Mapping[str, Features],
+        decoders: Mapping[str, Decoder] | None = None,
+        rows: slice = slice(None),
     ) -> StubContext:
         teachers = [name for name, use in self.task.streams.items() if use.role == "teacher"]
         context = StubContext(features, teachers=teachers)
         context.decoders = dict(self.decoders if decoders is None else decoders)
         for name, encoder in self.encoders.items():
-            texts = [f"a text, {i}" for i in range(len(features[name].tokens))]
+            texts = [f"a text, {i}" for i in range(len(self.rows))[rows]]
             context = context.reading(name, encoder, texts)
         return context
 
@@ -210,7 +216,7 @@ class TaskBuilder:
         batch.features = {name: _slice(f, rows) for name, f in features_of.items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the engine seeds every step
-            loss = task.loss(batch, self.context(batch.features, decoders))
+            loss = task.loss(batch, self.context(batch.features, decoders, rows))
         with torch.no_grad():
             for name, buffer in task.named_buffers():
                 buffer.copy_(buffers[name])

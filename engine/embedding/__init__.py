@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from .format_hits import format_hits as format_hits
     from .format_hits import hits_to_jsonl as hits_to_jsonl
     from .format_hits import write_sheet as write_sheet
+    from .fusion import Reranker as Reranker
     from .fusion import best_of_groups as best_of_groups
     from .fusion import fuse as fuse
+    from .fusion import rerank as rerank
     from .fusion import search_all as search_all
     from .maker import index_metadata as index_metadata
     from .mine import as_lines as as_lines
@@ -34,7 +36,7 @@ else:
             "embed": ["embed"],
             "embedder": ["load_run_or_recipe", "resolve_stream"],
             "format_hits": ["format_hits", "hits_to_jsonl", "write_sheet"],
-            "fusion": ["best_of_groups", "fuse", "search_all"],
+            "fusion": ["Reranker", "best_of_groups", "fuse", "rerank", "search_all"],
             "maker": ["index_metadata"],
             "mine": [
                 "as_lines",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from ..utils import ConfigError, RuntimeFailure, check_precision, pick
 from .data_spec import DataSpec, open_spec
 from .embedder import Embedder, fingerprint, load_run_or_recipe
 from .maker import check_compatible
+
+UNREADABLE = (ValueError, KeyError, IndexError, TypeError, OSError)
+"""Errors of a cell that cannot be read again."""
 
 
 @dataclass(frozen=True)
@@ -158,15 +162,26 @@ class Retriever:
     def _preview(self, hit: Hit, opened: dict[str, DataSpec]) -> Markup | str:
         stream = self.index.metadata.stream
         try:
-            if isinstance(hit.row.get(stream), str):  # a path, or the text itself
-                files = hit.row[FILES]
-                return self.show(stream, files[0] if files else hit.row[stream])
-            text = hit.row[DATA]
-            if text not in opened:
-                opened[text] = open_spec(self.model.plan, stream, text)
-            source, index = opened[text].source, hit.row[ROW]
-            if text_of(source.key(index)) != hit.key:
-                return "the data set has changed since it was embedded"
-            return self.show(stream, source[index][stream])
-        except (ValueError, KeyError, IndexError, TypeError, OSError, RuntimeFailure) as error:
+            if isinstance(hit.row.get(stream), str) and hit.row[FILES]:
+                return self.show(stream, hit.row[FILES][0])
+            return self.show(stream, self.cell(hit, opened))
+        except (*UNREADABLE, RuntimeFailure) as error:
             return f"it cannot be shown here: {error}"
+
+    def cell(self, hit: Hit, opened: dict[str, DataSpec]) -> Any:
+        """Return a hit's cell of the index's stream: its text, its file, or the cell of its data
+        set. Raise one of `UNREADABLE` or RuntimeFailure if it is not there any more.
+
+        opened: data sets by their name, to which new ones are added.
+        """
+        stream = self.index.metadata.stream
+        if isinstance(hit.row.get(stream), str):  # a path, or the text itself
+            files = hit.row[FILES]
+            return Path(files[0]) if files else hit.row[stream]
+        text = hit.row[DATA]
+        if text not in opened:
+            opened[text] = open_spec(self.model.plan, stream, text)
+        source, index = opened[text].source, hit.row[ROW]
+        if text_of(source.key(index)) != hit.key:
+            raise ValueError("the data set has changed since it was embedded")
+        return source[index][stream]

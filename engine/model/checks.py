@@ -162,6 +162,8 @@ def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> No
         )
     for key, part in plan.tasks.items():
         use = part.task.streams.get(name)
+        if use is not None and use.shares in plan.streams:
+            _check_shares(plan, key, name, str(use.shares))
         lacking = frozenset() if use is None else use.supports - encoder.supports
         if lacking:
             raise ConfigError(
@@ -169,6 +171,15 @@ def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> No
                 f"and {type_} supports "
                 f"{', '.join(sorted(encoder.supports)) or 'nothing beyond a forward'}"
             )
+
+
+def _check_shares(plan: ResolvedRecipe, task: str, name: str, source: str) -> None:
+    """Raise ConfigError if two streams of a task have encoders of their own."""
+    if plan.streams[name].encoder is not plan.streams[source].encoder:
+        raise ConfigError(
+            f"tasks.{task}: inputs.{name} must share the encoder of inputs.{source}; set "
+            f"inputs.{name}.encoder: {{share: {source}}}"
+        )
 
 
 def check_width(plan: ResolvedRecipe, name: str, streams: Streams, decoders: Decoders) -> None:

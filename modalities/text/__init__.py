@@ -15,6 +15,7 @@ TEXT = Modality(
         "hashed": "sensorium.modalities.text.encoders.hashed:HashedText",
         "open_clip": "sensorium.modalities.text.open_clip:OpenClipText",
         "rendered": "sensorium.modalities.text.pixels.encoder:RenderedText",
+        "sequence_classifier": "sensorium.modalities.text.encoders.classifier:SequenceClassifier",
         "transformers": "sensorium.modalities.text.transformers:TransformersText",
         "vocabulary": "sensorium.modalities.text.encoders.vocabulary:VocabularyLogits",
     },

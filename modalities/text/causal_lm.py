@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from ..base import Features, LayerHook, PositiveInt, Tokenizer
-from .hf import HubText, positions
+from .hf import HubText
+from .towers import positions
 
 WITH_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 """Kinds of layers, as configurations call them, that obey a mask."""
@@ -66,6 +67,10 @@ class CausalLM(HubText):
                 f"{max_positions} "
                 f"positions; set max_length to {max_positions // 2} or less"
             )
+
+    def transformed(self, check: bool = True) -> None:
+        super().transformed(check)
+        self.supports -= {"types"}
 
     def part(self, model: Any) -> nn.Module:
         """Return the whole model. Raise ValueError for an encoder-decoder model."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel
 
 from ..base import Encoder, Features, LayerHook, Sample, Tokenizer
 from ..messages import quiet_loading
@@ -30,7 +30,16 @@ from ..submodules import (
 )
 from ..text_processor import TextProcessor, collate_ids
 from .repo_id import parse_repo_id
-from .towers import TextTrial, check_length, class_of, try_text
+from .towers import (
+    TextTrial,
+    check_length,
+    class_of,
+    configuration,
+    has_types,
+    positions,
+    try_text,
+    vocabulary_fields,
+)
 
 
 class HubText(Encoder):
@@ -61,7 +70,8 @@ class HubText(Encoder):
         if config is None:
             raise ValueError(f"{self.kind}: give name (a hub id or folder) or config, and resolve")
         self.whole = configuration(
-            self.kind, config if name else {**config, **_of(self.kind, config, tokenizer)}
+            self.kind,
+            config if name else {**config, **vocabulary_fields(self.kind, config, tokenizer)},
         )
         self.model = self._built(self._auto.from_config(self.whole))
         self.processor: TextProcessor = TextProcessor(tokenizer, max_length)
@@ -72,9 +82,10 @@ class HubText(Encoder):
         if check:
             self._check(self.tokenizer, self.processor.max_length)
         self.dim: int = self.encoder.config.hidden_size
-        trial, supported = self._trial, {"hidden_states", "inputs_embeds"}
+        trial, supported = self._trial, {"hidden_states", "inputs_embeds", "ids"}
         supported |= {"vocabulary"} if self.lm_head else set()
         supported |= {"layer_hooks"} if self.blocks() else set()
+        supported |= {"types"} if has_types(self.encoder) else set()
         self.supports = frozenset(supported - trial.fails)
         freeze_unreached(self.encoder, trial.unused)
 
@@ -216,15 +227,16 @@ class HubText(Encoder):
         hidden_states: Sequence[int] = (),
         layer_hooks: Mapping[int, LayerHook] | None = None,
         inputs_embeds: Tensor | None = None,
+        types: Tensor | None = None,
     ) -> Features:
         """Return tokens `[B, L, D]` of ids `[B, L]` and mask `[B, L]`.
 
         hidden_states, layer_hooks: layers, 0 the first, -1 the last. inputs_embeds: `[B, L, E]`, in
-        place of the ids' embeddings.
+        place of the ids' embeddings. types: `[B, L]` token types, 0 without them.
         """
         check_length(self.kind, positions(self.encoder), inputs_embeds)
         with hooked(self.blocks(), layer_hooks, 0, mask):
-            out = self._run(ids, mask, inputs_embeds, bool(hidden_states))
+            out = self._run(ids, mask, inputs_embeds, bool(hidden_states), types)
         if (width := out.last_hidden_state.shape[-1]) != self.dim:
             raise ValueError(f"{self.kind}: the states have width {width}, expected {self.dim}")
         tokens = out.last_hidden_state.masked_fill(~mask.unsqueeze(-1), 0)
@@ -236,13 +248,21 @@ class HubText(Encoder):
         pooled: Tensor | None = getattr(out, "pooler_output", None)
         return self.pool(tokens, mask) if pooled is None or pooled.shape[-1] != self.dim else pooled
 
-    def _run(self, ids: Tensor, mask: Tensor, embeds: Tensor | None, inner: bool) -> Any:
+    def _run(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        embeds: Tensor | None,
+        inner: bool,
+        types: Tensor | None = None,
+    ) -> Any:
         """Return the model's output; on the meta device, where a model looks into values, that of
         ids alone or one of the right shape."""
         inputs, failed = self.inputs(ids, mask, embeds), None
+        typed = {} if types is None else {"token_type_ids": types}
         for choice in (inputs, {"input_ids": ids}) if ids.is_meta else (inputs,):
             try:
-                return self.encoder(**choice, output_hidden_states=inner)
+                return self.encoder(**choice, **typed, output_hidden_states=inner)
             except Exception as error:
                 failed = error
                 if not ids.is_meta:
@@ -263,38 +283,3 @@ class HubText(Encoder):
         """Return the layers from input to output; empty if the model shares or hides them."""
         count = getattr(self.encoder.config, "num_hidden_layers", None)
         return list_of_layers(self.encoder, count)
-
-
-def configuration(kind: str, options: dict[str, Any]) -> Any:
-    """Return a transformers configuration from its dict. Raise ValueError if it is not for text
-    only."""
-    model_type = options.get("model_type")
-    if model_type not in CONFIG_MAPPING:
-        raise ValueError(f"{kind}: config has model_type {model_type!r}, unknown to transformers")
-    built = CONFIG_MAPPING[model_type].from_dict(options)
-    if hasattr(built, "text_config"):
-        raise ValueError(f"{kind}: {model_type} is a model of several towers; name a text model")
-    return built
-
-
-def _of(kind: str, config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the fields that the tokenizer decides for a model with random weights."""
-    if config.get("vocab_size", tokenizer.size) != tokenizer.size:
-        raise ValueError(
-            f"{kind}: config has vocab_size {config['vocab_size']}, "
-            f"the tokenizer {tokenizer.size}; leave vocab_size out"
-        )
-    ids = {"pad": tokenizer.pad_id, "bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
-    ids |= {"cls": tokenizer.bos_id, "sep": tokenizer.eos_id}
-    return {"vocab_size": tokenizer.size, **{f"{key}_token_id": i for key, i in ids.items()}}
-
-
-def positions(model: nn.Module) -> int | None:
-    """Return the model's maximum number of tokens; None without a limit."""
-    limit: int | None = getattr(model.config, "max_position_embeddings", None)
-    for name, table in model.named_modules():
-        # RoBERTa and its relatives number positions from the padding id + 1.
-        padded = isinstance(table, nn.Embedding) and table.padding_idx is not None
-        if limit is not None and padded and name.endswith("position_embeddings"):
-            limit -= table.padding_idx + 1
-    return limit

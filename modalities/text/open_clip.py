@@ -18,9 +18,9 @@ from transformers import AutoConfig
 
 from ..base import Encoder, Features
 from ..messages import did_you_mean
-from .hf import configuration
 from .open_clip_tokenizer import OpenClipTextProcessor, build_tokenizer
 from .repo_id import HUB, LOCAL
+from .towers import configuration
 
 
 class OpenClipText(Encoder):

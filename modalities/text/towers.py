@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import inspect
 import json
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import MODEL_MAPPING, PreTrainedModel
+from transformers import CONFIG_MAPPING, MODEL_MAPPING, PreTrainedModel
 
+from ..base import Tokenizer
 from ..submodules import list_of_layers, unreached
 
 
@@ -145,3 +147,44 @@ def _takes_embeddings(
     except Exception:  # it takes none
         return False
     return bool((other - states).abs().max() <= 1e-4 * states.abs().max())
+
+
+def has_types(model: Any) -> bool:
+    """Return whether a model tells a first text from a second by token types."""
+    named = "token_type_ids" in inspect.signature(model.forward).parameters
+    return named and getattr(model.config, "type_vocab_size", 0) > 1
+
+
+def configuration(kind: str, options: dict[str, Any]) -> Any:
+    """Return a transformers configuration from its dict. Raise ValueError if it is not for text
+    only."""
+    model_type = options.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(f"{kind}: config has model_type {model_type!r}, unknown to transformers")
+    built = CONFIG_MAPPING[model_type].from_dict(options)
+    if hasattr(built, "text_config"):
+        raise ValueError(f"{kind}: {model_type} is a model of several towers; name a text model")
+    return built
+
+
+def vocabulary_fields(kind: str, config: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the fields that the tokenizer decides for a model with random weights."""
+    if config.get("vocab_size", tokenizer.size) != tokenizer.size:
+        raise ValueError(
+            f"{kind}: config has vocab_size {config['vocab_size']}, "
+            f"the tokenizer {tokenizer.size}; leave vocab_size out"
+        )
+    ids = {"pad": tokenizer.pad_id, "bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
+    ids |= {"cls": tokenizer.bos_id, "sep": tokenizer.eos_id}
+    return {"vocab_size": tokenizer.size, **{f"{key}_token_id": i for key, i in ids.items()}}
+
+
+def positions(model: nn.Module) -> int | None:
+    """Return the model's maximum number of tokens; None without a limit."""
+    limit: int | None = getattr(model.config, "max_position_embeddings", None)
+    for name, table in model.named_modules():
+        # RoBERTa and its relatives number positions from the padding id + 1.
+        padded = isinstance(table, nn.Embedding) and table.padding_idx is not None
+        if limit is not None and padded and name.endswith("position_embeddings"):
+            limit -= table.padding_idx + 1
+    return limit

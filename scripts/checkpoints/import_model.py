@@ -13,7 +13,9 @@ from sensorium.scripts.info import JsonOption, print_result
 def import_model(
     kind: Annotated[
         str,
-        typer.Argument(help="llava, clip, siglip, whisper, wav2vec2-ctc, sentence-transformers"),
+        typer.Argument(
+            help="llava, clip, siglip, whisper, wav2vec2-ctc, cross-encoder, sentence-transformers"
+        ),
     ],
     path: Annotated[Path, typer.Argument(help="the folder of a checkpoint of that kind")],
     out: Annotated[

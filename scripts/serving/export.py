@@ -18,7 +18,10 @@ def export(
     out: Annotated[Path, typer.Option(help="the file that is written; of hf the folder")],
     format_: Annotated[
         str,
-        typer.Option("--format", help="safetensors, onnx, hf or sentence-transformers (folders)"),
+        typer.Option(
+            "--format",
+            help="safetensors, onnx; folders: hf, sentence-transformers, cross-encoder",
+        ),
     ] = "safetensors",
     json_: JsonOption = False,
 ) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .prompts import require_streams as require_streams
     from .similarity import MAX_LOGIT_SCALE as MAX_LOGIT_SCALE
     from .similarity import l2_normalize as l2_normalize
+    from .texts import encode_ids as encode_ids
+    from .texts import merged_ids as merged_ids
     from .words import text_unit_scores as text_unit_scores
     from .words import text_units as text_units
     from .words import words_of as words_of
@@ -68,6 +70,7 @@ else:
                 "require_streams",
             ],
             "similarity": ["MAX_LOGIT_SCALE", "l2_normalize"],
+            "texts": ["encode_ids", "merged_ids"],
             "words": ["text_unit_scores", "text_units", "words_of"],
         },
     )

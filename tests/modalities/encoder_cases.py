@@ -169,6 +169,7 @@ TEXT: dict[str, Case] = {
     "causal_lm": ("causal_lm", {**hf("llama", **DECODER), **TOKENIZER}),
     "bag_of_words": ("bag_of_words", TOKENIZER),
     "averaging": ("averaging", {**TOKENIZER, "dim": 24, "depth": 3, "bigrams": 50}),
+    "sequence_classifier": ("sequence_classifier", BERT),
     "vocabulary": (
         "vocabulary",
         {

@@ -169,6 +169,22 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "referring": [{"input": "image", "text": "words", "mask": "state", "layers": [0, 1]}],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
     "replaced_token": [{"generator": "image"}],
+    "reranking": [
+        {},
+        {
+            "query": "image",
+            "passage": None,
+            "candidates": "state",
+            "relevance": "right",
+            "first_scores": "found",
+            "loss": "softmax",
+            "template": "{query}: {passage}?",
+            "head": {"type": "last"},
+        },
+        {"loss": "classes", "num_labels": 3, "relevance": "right", "activation": "softmax"},
+        {"candidates": "wrong", "loss": "hinge"},
+        {"candidates": "wrong", "loss": "margin_mse", "relevance": "teacher"},
+    ],
     "segmentation": [{"input": "image", "mask": "state"}],
     "signal_generation": [
         {"prompt": "<image> {question}", "target": "<state>", "max_new_tokens": 4},

@@ -15,6 +15,7 @@ from ...recipe import parse_recipe, plan_recipe
 from ...utils import ConfigError, atomic_folder
 from ..run_folder import save_run
 from .common import Imported
+from .rerankers import cross_encoder
 from .sentences import sentence_transformers
 from .speech import wav2vec2_ctc, whisper
 from .vision import clip, llava, siglip
@@ -25,6 +26,7 @@ KINDS: dict[str, Callable[[Path], Imported]] = {
     "siglip": siglip,
     "wav2vec2-ctc": wav2vec2_ctc,
     "whisper": whisper,
+    "cross-encoder": cross_encoder,
     "sentence-transformers": sentence_transformers,
 }
 

@@ -27,9 +27,9 @@ from ...model import BuiltComponent, Model, encode
 from ...utils import ConfigError, atomic_folder, atomic_path
 from ..run_folder import load_model
 from .export import merge_adapters, save_model, save_tokenizer
-from .sentences import export_sentence_transformers
+from .rerankers import FOLDERS
 
-FORMATS = ("safetensors", "onnx", "hf", "sentence-transformers")
+FORMATS = ("safetensors", "onnx", "hf", *FOLDERS)
 WORDS = {"encoder": Encoder, "connector": Connector, "backbone": Backbone}
 """Words that name the only component of their kind."""
 
@@ -49,7 +49,7 @@ class ExportedPart:
 
 def export_part(run: Path | Model, part: str, kind: str, out: Path) -> ExportedPart:
     """Write a component of a run. part: `encoder`, `connector`, `head`, `backbone`, or its place
-    in the recipe (`inputs.image.encoder`); for `sentence-transformers` a stream. kind: one of
+    in the recipe (`inputs.image.encoder`); a stream or a task for `FOLDERS`. kind: one of
     `FORMATS`. out: a file, or a folder.
 
     Raise ConfigError, one line, where the format has no place for the component.
@@ -58,8 +58,8 @@ def export_part(run: Path | Model, part: str, kind: str, out: Path) -> ExportedP
         raise ConfigError(f"--format: there is no {kind!r}{did_you_mean(kind, FORMATS)}")
     model = run if isinstance(run, Model) else load_model(run)
     model = model.cpu().eval()
-    if kind == "sentence-transformers":
-        return ExportedPart(export_sentence_transformers(model, part, out), out, kind, 0.0)
+    if kind in FOLDERS:
+        return ExportedPart(FOLDERS[kind](model, part, out), out, kind, 0.0)
     component = find_component(model, part)
     module = copy.deepcopy(component.module).eval()
     merge_adapters(module)

@@ -51,7 +51,7 @@ def sentence_transformers(path: Path) -> Imported:
         listed = ", ".join(modes) or mode
         raise ConfigError(f"1_Pooling: found {listed}, expected one of mean, max, cls, lasttoken")
     config = AutoConfig.from_pretrained(inner)
-    length = _length(inner, config)
+    length = text_length(inner, config)
     width = config.hidden_size
     dense = _dense(kinds["Dense"], width) if "Dense" in kinds else None
     dim = width if dense is None else dense["out_features"]
@@ -79,12 +79,18 @@ def sentence_transformers(path: Path) -> Imported:
     return Imported(recipe, fill)
 
 
-def _length(folder: Path, config: Any) -> int:
-    """Return the tokens of a text that are read."""
-    file = folder / "sentence_bert_config.json"
+def text_length(folder: Path, config: Any) -> int:
+    """Return the tokens of a text that are read: `max_seq_length`, or the tokenizer's limit, or the
+    model's positions."""
+    file, own = folder / "sentence_bert_config.json", folder / "tokenizer_config.json"
     settings = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    limits = json.loads(own.read_text("utf-8")) if own.is_file() else {}
     whole: int = getattr(config, "max_position_embeddings", 512)
-    return int(settings.get("max_seq_length") or whole)
+    padded = config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    whole -= 2 if padded else 0
+    return int(
+        settings.get("max_seq_length") or min(whole, limits.get("model_max_length") or whole)
+    )
 
 
 def _sparse(kinds: dict[str, Path]) -> Imported:
@@ -101,7 +107,7 @@ def _sparse(kinds: dict[str, Path]) -> Imported:
         "name": str(inner),
         "weights": "pretrained",
         "tokenizer": tokenizer_of(inner),
-        "max_length": _length(inner, AutoConfig.from_pretrained(inner)),
+        "max_length": text_length(inner, AutoConfig.from_pretrained(inner)),
         "lm_head": True,
     }
     query = {
@@ -204,7 +210,7 @@ def export_sentence_transformers(model: Model, part: str, out: Path) -> str:
         ]
         write_json(beside / "modules.json", modules)
         inner.save_pretrained(beside)
-        _save_text_tokenizer(beside, encoder, where)
+        save_text_tokenizer(beside, encoder, where)
         lengths = {"max_seq_length": encoder.processor.max_length, "do_lower_case": False}
         write_json(beside / "sentence_bert_config.json", lengths)
         write_json(beside / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
@@ -247,7 +253,7 @@ def _pooling(stream: Any, where: str) -> str:
     return "lasttoken" if mode == "cls" and type(stream.connector) is Cls and causal else mode
 
 
-def _save_text_tokenizer(folder: Path, encoder: Any, where: str) -> None:
+def save_text_tokenizer(folder: Path, encoder: Any, where: str) -> None:
     """Write the tokenizer with the ids that it puts around a text. Raise ConfigError if the
     library's reads a text otherwise."""
     tokenizer, sample = encoder.tokenizer, "a text, of two"

@@ -17,6 +17,7 @@ from torch import Tensor
 from ....modalities.base import Features
 from ....modalities.groups import EncoderInputs, groups_of, merge
 from ...base import Context, VocabularyEncoder
+from ...common import merged_ids
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,7 @@ class TextIds:
     def of(cls, inputs: EncoderInputs, encoder: VocabularyEncoder) -> Self:
         """Return the ids of a batch's samples, padded if they were kept apart by shape."""
         tokenizer = encoder.processor.tokenizer
-        parts = [(rows, Features(t["ids"][..., None], t["mask"])) for rows, t in groups_of(inputs)]
-        first, *more = parts
-        whole = merge([(rows or [], f) for rows, f in parts]) if more else first[1]
-        ids, mask = whole.tokens[..., 0], whole.mask
-        ids = ids.masked_fill(~mask, tokenizer.pad_id) if more else ids
+        ids, mask = merged_ids(inputs, tokenizer)
         special = ~mask
         for number in special_ids(tokenizer):
             special = special | (ids == number)
