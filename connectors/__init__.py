@@ -24,8 +24,8 @@ CONNECTORS = {
 
 HEADS = {
     "attention_probe": "sensorium.connectors.heads:AttentionProbe",
-    "cls": "sensorium.connectors.poolers:Cls",
     "detr": "sensorium.connectors.queries:Detr",
+    "first": "sensorium.connectors.poolers:First",
     "flatten": "sensorium.connectors.heads:Flatten",
     "last": "sensorium.connectors.poolers:Last",
     "linear": "sensorium.connectors.heads:LinearHead",

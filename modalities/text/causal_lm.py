@@ -128,8 +128,10 @@ class CausalLM(HubText):
         hidden_states: Sequence[int] = (),
         layer_hooks: Mapping[int, LayerHook] | None = None,
         inputs_embeds: Tensor | None = None,
+        types: Tensor | None = None,
     ) -> Features:
-        """As `HubText`; with `echo` of the second copy. Hooks then receive both, `[B, 2 L, D]`."""
+        """As `HubText`, without types; with `echo` of the second copy, hooks then receive both,
+        `[B, 2 L, D]`."""
         if self.attention == "bidirectional" and not (self.tried or ids.is_meta):
             self._try(ids.device)
         if not self.echo:

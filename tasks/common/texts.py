@@ -36,7 +36,9 @@ def encode_ids(encoder: VocabularyEncoder, ids: Tensor, mask: Tensor, **options:
     groups = {n: [i for i, length in enumerate(lengths) if length == n] for n in set(lengths)}
 
     def encode(rows: list[int], length: int) -> Features:
-        cut = {n: v[rows, :length] if isinstance(v, Tensor) else v for n, v in options.items()}
+        cut: dict[str, Any] = {
+            n: v[rows, :length] if isinstance(v, Tensor) else v for n, v in options.items()
+        }
         return encoder(ids=ids[rows, :length], mask=mask[rows, :length], **cut)
 
     parts = [(rows, encode(rows, n)) for n, rows in groups.items()]

@@ -22,14 +22,14 @@ class PairFrame:
     """The ids around the two texts of a pair, and those around a single text.
 
     before, between, after: ids of a pair. types: token types of the five segments `before`, first
-    text, `between`, second text, `after`; each number is of one segment. prefix, suffix: number of
+    text (one number), `between`, second text (one number), `after`. prefix, suffix: number of
     ids that the tokenizer puts around a single text.
     """
 
     before: tuple[int, ...]
     between: tuple[int, ...]
     after: tuple[int, ...]
-    types: tuple[tuple[int, ...], int, tuple[int, ...], int, tuple[int, ...]]
+    types: tuple[tuple[int, ...], ...]
     prefix: int
     suffix: int
 
@@ -68,7 +68,7 @@ def pair_frame(tokenizer: Tokenizer, template: str | None = None) -> PairFrame:
         pieces[0],
         pieces[2],
         pieces[4],
-        (types[0], types[1][0], types[2], types[3][0], types[4]),
+        (types[0], types[1][:1], types[2], types[3][:1], types[4]),
         *sizes,
     )
 
@@ -76,7 +76,7 @@ def pair_frame(tokenizer: Tokenizer, template: str | None = None) -> PairFrame:
 def _untyped(
     before: Sequence[int], between: Sequence[int], after: Sequence[int], sizes: tuple[int, int]
 ) -> PairFrame:
-    types = ((0,) * len(before), 0, (0,) * len(between), 1, (1,) * len(after))
+    types = ((0,) * len(before), (0,), (0,) * len(between), (1,), (1,) * len(after))
     return PairFrame(tuple(before), tuple(between), tuple(after), types, *sizes)
 
 
@@ -144,8 +144,8 @@ def join_pairs(
         fixed(frame.after),
     ]
     types = [
-        fixed(kind)[0] if isinstance(kind, tuple) else torch.full_like(segment[0], kind)
-        for kind, segment in zip(frame.types, segments, strict=True)
+        torch.full_like(segment[0], kind[0]) if place % 2 else fixed(kind)[0]
+        for place, (kind, segment) in enumerate(zip(frame.types, segments, strict=True))
     ]
     mask = torch.cat([segment[1] for segment in segments], 1)
     order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :max_length]

@@ -7,7 +7,7 @@ Legend: `B` queries of a batch, `N` candidates of all of them, `K` scores of a p
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -30,7 +30,7 @@ class Reranking(Task):
     `relevance` says otherwise. candidates: a stream whose cells are lists of passages: those that a
     search found, or the passage's hard negatives. At least one of the two; all share one encoder,
     any that reads ids (`inputs: {passage: {share: query}}`, `encoder: {share: backbone}`), and no
-    connector is used: `head` ends in the score (`linear`, `last`, `cls`, `attention_probe`).
+    connector is used: `head` ends in the score (`linear`, `last`, `first`, `mlp`).
 
     loss: `binary` (cross-entropy of each candidate, whose relevance is 0 to 1), `softmax` (over a
     query's candidates), `pairwise` (RankNet), `hinge` with `margin`, `margin_mse` (the relevances
@@ -153,14 +153,14 @@ class Reranking(Task):
             return Loss(total, len(scores), {"correct": (scores.argmax(1) == classes).sum()})
         lists, mask = losses.to_lists(scores[:, 0], rows, len(batch))
         targets, _ = losses.to_lists(relevance, rows, len(batch))
-        function = {
+        functions: dict[str, Callable[..., losses.ListLoss]] = {
             "binary": losses.binary,
             "softmax": losses.softmax,
             "pairwise": losses.pairwise,
             "hinge": functools.partial(losses.hinge, margin=self.margin),
             "margin_mse": losses.margin_mse,
-        }[self.loss_type]
-        loss = function(lists, targets, mask)
+        }
+        loss = functions[self.loss_type](lists, targets, mask)
         lists = lists.detach()
         if self.loss_type == "binary":
             right = ((lists > 0) == (targets >= 0.5)) & mask
@@ -257,7 +257,7 @@ class Reranking(Task):
 
     def example_rows(self) -> list[dict[str, Any]]:
         count = (self.passage is not None) + (self.candidates is not None)
-        values = [[1.0, 0.0], [0.0, 1.0]] if self.num_labels == 1 else [[1, 0], [0, 1]]
+        values = [[1.0, 0.0], [0.0, 1.0]]
         rows: list[dict[str, Any]] = [{}, {}]
         for row, numbers in zip(rows, values, strict=True):
             if self.relevance is not None:

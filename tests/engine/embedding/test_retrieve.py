@@ -256,7 +256,7 @@ class TestSheet:
         (first, second, third) = retriever.previews([gone, moved, opened])
         assert "gone.jpg" in first
         assert "cannot be shown" in first
-        assert second == "the data set has changed since it was embedded"
+        assert second == "it cannot be shown here: the data set has changed since it was embedded"
         assert "<img" in third
 
 

@@ -95,4 +95,4 @@ def test_a_reranker_orders_what_a_search_found(
         assert len(hits) == 3 and all("first_score" in hit for hit in hits)
     assert after >= 3 and after > before
     code, _, err = run("retrieve", "index", "--query", "query=x", "--rerank", "runs/search")
-    assert code == 2 and err.startswith("--rerank: runs/search has 0 tasks that rerank")
+    assert code == 2 and err.startswith("error: --rerank: runs/search has 0 tasks that rerank")
