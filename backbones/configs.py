@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from ..modalities.base import Tokenizer
 from ..modalities.messages import did_you_mean
+from .stack import register_pair
 
 Fields = dict[str, Any]
 
@@ -68,6 +69,7 @@ def read_config(name: str, builtin: Mapping[str, Fields]) -> Fields:
     if name in builtin:
         return dict(builtin[name])
     try:
+        register_pair(PreTrainedConfig.get_config_dict(name)[0])
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ValueError(
@@ -102,6 +104,7 @@ def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
     for an unknown kind of model or an unknown field.
     """
     fields = dict(fields)
+    register_pair(fields)
     kind = fields.pop("model_type", None)
     if kind not in CONFIG_MAPPING:
         raise ValueError(

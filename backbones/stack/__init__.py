@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING
 from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .causal_pair import is_plain_causal as is_plain_causal
+    from .causal_pair import pair_configs as pair_configs
+    from .causal_pair import register_pair as register_pair
+    from .cross import CrossAttention as CrossAttention
+    from .cross import takes_context as takes_context
     from .layers import LayerAccess as LayerAccess
     from .layers import first_position as first_position
     from .layers import layers_of as layers_of
@@ -36,6 +41,15 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
+            "causal_pair": [
+                "is_plain_causal",
+                "pair_configs",
+                "register_pair",
+            ],
+            "cross": [
+                "CrossAttention",
+                "takes_context",
+            ],
             "layers": [
                 "LayerAccess",
                 "first_position",

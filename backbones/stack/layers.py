@@ -138,7 +138,7 @@ def stack_of(model: Any) -> Any:
     for whole in (model.get_decoder(), model):
         if not isinstance(whole, PreTrainedModel):
             continue
-        for stack in (whole, whole.base_model, *whole.modules()):
+        for stack in (whole, whole.get_decoder(), whole.base_model, *whole.modules()):
             is_model = isinstance(stack, PreTrainedModel)
             if not is_model or stack.get_output_embeddings() is not None:
                 continue

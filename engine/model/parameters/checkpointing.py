@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ....backbones.base import Backbone
+from ....backbones.stack import takes_context
 from ....modalities.base import Encoder
 from ....modalities.messages import did_you_mean
 from ...utils import ConfigError
@@ -25,6 +26,11 @@ def checkpoint_blocks(modules: Iterable[nn.Module]) -> int:
     a block of which nothing is differentiated, are not affected.
     """
     blocks = _blocks(modules, "train.activation_checkpointing")
+    if any(map(takes_context, blocks)):
+        raise ConfigError(
+            "train.activation_checkpointing: the cross-attention of the decoder reads what is no "
+            "input of its block, and cannot run again in the backward; take it out"
+        )
     for block in blocks:
         kind: Any = type(block)
         block.__class__ = _checkpointed(kind)  # a copy of it is one too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import transformers
 from torch import nn
 from torch.nn.utils import parametrize
 
+from ....backbones.stack import register_pair
 from ....modalities.messages import describe_error, quiet_loading
 from ...recipe import TransformSection
 from ...utils import ConfigError, atomic_folder
@@ -65,6 +67,7 @@ def open_checkpoint(folder: Path) -> Any:
     if not any(folder.glob("*.safetensors")):
         raise ConfigError(f"{folder}: holds no *.safetensors; save it with save_pretrained first")
     try:
+        register_pair(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         config = transformers.AutoConfig.from_pretrained(folder)
         names = config.architectures or ()
         name = next(iter(names), "AutoModel")

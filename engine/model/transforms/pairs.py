@@ -3,6 +3,8 @@
 The target is a class of transformers whose layers have the places of the source's: the pairs of
 models with cross-attention (BERT's kind: Rothe et al. 2020), or T5Gemma for the layers of Gemma 2
 (Zhang et al. 2025). Each place of the target takes the tensor of the source that plays its role.
+Of any other causal language model the layers themselves are taken, and cross-attention stands
+beside the decoder's self-attention (`backbones.stack.pair_configs`).
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from transformers import (
     T5GemmaConfig,
 )
 
+from ....backbones.stack import CrossAttention, stack_of
+from .causal_pairs import pair_of_layers, seed_cross
 from .context import TransformContext
-from .layers import find_stack
+from .layers import attention_of, find_stack
 from .vocabulary import network
 
 State = Mapping[str, Tensor]
@@ -45,9 +49,11 @@ def to_encoder_decoder(
 
     decoder: the folder of another model, of another size perhaps, for the decoder (T5Gemma's
     unbalanced pairs). Cross-attention is copied from the decoder's self-attention where the sizes
-    match, and begins at random otherwise. interleave: the decoder has half of the layers; layer i
-    takes its self-attention from layer 2 i of the source, and its cross-attention and feed-forward
-    from layer 2 i + 1 (DeltaLM: Ma et al. 2021). The encoder attends both ways.
+    match, and begins at random otherwise; where the model has no class with a place for it
+    (llama, qwen3), its output is added to that of the self-attention, and it has no positions.
+    interleave: the decoder has half of the layers; layer i takes its self-attention from layer 2 i
+    of the source, and its cross-attention and feed-forward from layer 2 i + 1 (DeltaLM: Ma et al.
+    2021). The encoder attends both ways.
     """
     if not context.values:
         raise ValueError(
@@ -71,7 +77,7 @@ def to_encoder_decoder(
         raise ValueError(f"interleave: takes layers by two, found {depth}")
     count = depth // 2 if interleave else depth
     reasons = []
-    for make in (_pair, _t5gemma):
+    for make in (_pair, _t5gemma, pair_of_layers):
         try:
             target = make(source, other, count)
         except ValueError as error:
@@ -81,8 +87,8 @@ def to_encoder_decoder(
             _seed(target, source, other, interleave)
         return target.eval()
     raise ValueError(
-        f"{'; '.join(reasons)}; take a model whose class in transformers has cross-attention "
-        "(bert, roberta, electra), or gemma2, whose pair is t5gemma"
+        f"{'; '.join(reasons)}; take a causal language model with separate maps of queries, keys "
+        "and values (llama, qwen3, gpt2), or bert, roberta, electra"
     )
 
 
@@ -139,16 +145,19 @@ def _t5gemma(source: Any, other: Any, count: int) -> Any:
     ]
     parts[1] |= {"num_hidden_layers": count, "layer_types": parts[1]["layer_types"][:count]
                  if parts[1].get("layer_types") else None}  # fmt: skip
-    config = T5GemmaConfig(
-        encoder={**parts[0], "is_decoder": False},
-        decoder={**parts[1], "is_decoder": True},
-        tie_word_embeddings=source.config.tie_word_embeddings,
-        vocab_size=source.config.vocab_size,
-    )
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
-        setattr(config, name, getattr(other.config, name))
-    with torch.device("meta"):  # the default sizes are those of 2 billion
-        outline: Any = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")
+    try:
+        config = T5GemmaConfig(
+            encoder={**parts[0], "is_decoder": False},
+            decoder={**parts[1], "is_decoder": True},
+            tie_word_embeddings=source.config.tie_word_embeddings,
+            vocab_size=source.config.vocab_size,
+        )
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            setattr(config, name, getattr(other.config, name))
+        with torch.device("meta"):  # the default sizes are those of 2 billion
+            outline: Any = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")
+    except (KeyError, TypeError) as error:  # fields of the same names with other contents
+        raise ValueError(f"{source.config.model_type} has other layers than T5Gemma") from error
     stack = find_stack(outline, "encoder").layers[0]
     lists = (dict(stack.named_parameters()), dict(find_stack(source).layers[0].named_parameters()))
     if len(lists[0]) != len(lists[1]) or not _maps_all(lists[0], lists[1]):
@@ -195,15 +204,19 @@ def _seed(target: Any, source: Any, other: Any, interleave: bool) -> None:
     encoder, decoder = find_stack(target, "encoder"), find_stack(target, "decoder")
     for layer, old in zip(encoder.layers, find_stack(source).layers, strict=True):
         _fill(layer, dict(old.state_dict()), lambda name: True)
-    layers = find_stack(other).layers
+    stack = find_stack(other)
+    layers = stack.layers
     for i, layer in enumerate(decoder.layers):
         first, second = (layers[2 * i], layers[2 * i + 1]) if interleave else (layers[i],) * 2
         _fill(layer, dict(first.state_dict()), _of_self)
         _fill(layer, dict(second.state_dict()), lambda name: not _of_self(name))
-    _fill_rest(target.get_encoder(), source.base_model, encoder.container)
+        for cross in (m for m in layer.modules() if isinstance(m, CrossAttention)):
+            seed_cross(cross, attention_of(second, i, stack))
+    outside = {**source.base_model.state_dict(), **stack_of(source).state_dict()}
+    _fill_rest(target.get_encoder(), outside, encoder.container)
     decoder_model = getattr(target, "decoder", None) or target.get_decoder()
     whole = other if hasattr(target, "decoder") else other.base_model
-    _fill_rest(decoder_model, whole, decoder.container)
+    _fill_rest(decoder_model, whole.state_dict(), decoder.container)
     head, old_head = target.get_output_embeddings(), other.get_output_embeddings()
     if head is not None and old_head is not None:
         head.load_state_dict(old_head.state_dict())
@@ -230,10 +243,9 @@ def _fill(layer: nn.Module, source: State, chosen: Callable[[str], bool]) -> Non
             )
 
 
-def _fill_rest(target: nn.Module, source: Any, layers: nn.Module) -> None:
+def _fill_rest(target: nn.Module, state: State, layers: nn.Module) -> None:
     """Copy the modules outside the layers: tables, norms, heads."""
     within = {id(tensor) for tensor in (*layers.parameters(), *layers.buffers())}
-    state = source.state_dict()
     for name, tensor in (*target.named_parameters(), *target.named_buffers()):
         if id(tensor) in within:
             continue

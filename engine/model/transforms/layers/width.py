@@ -1,4 +1,4 @@
-"""Narrower feed-forward layers: `slice_width`."""
+"""Narrower feed-forward layers and hidden states: `slice_width`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .....modalities.base import PositiveInt
 from ..context import TransformContext
 from .depth import StackName
+from .hidden import slice_hidden
 from .maps import (
     in_features,
     is_attention,
@@ -20,7 +21,7 @@ from .maps import (
     rows_of,
     set_counts,
 )
-from .structure import configs, find_stack
+from .structure import LayerStack, configs, find_stack
 
 FIELDS = (
     "intermediate_size", "ffn_dim", "d_ff", "n_inner", "mlp_dim",
@@ -39,18 +40,30 @@ class FeedForward(NamedTuple):
 def slice_width(
     module: nn.Module,
     context: TransformContext,
-    intermediate: PositiveInt,
+    intermediate: PositiveInt | None = None,
     by: Literal["first", "norm"] = "norm",
     stack: StackName = None,
+    hidden: PositiveInt | None = None,
 ) -> None:
-    """Keep some units of the feed-forward of every layer of a stack.
+    """Keep some units of the feed-forward of every layer of a stack, and some places of the hidden
+    states.
 
-    intermediate: how many. by: `first`, the first ones (nested sub-models: MatFormer, Devvrit et
-    al. 2023); `norm`, those whose weights in and out have the largest product of norms. A gate is
-    cut with the values that it gates. stack: of an encoder-decoder. The width of the hidden states
-    stays: there is no option for it.
+    intermediate: how many units. by: `first`, the first ones (nested sub-models: MatFormer,
+    Devvrit et al. 2023); `norm`, those whose weights in and out have the largest product of norms.
+    A gate is cut with the values that it gates. stack: of an encoder-decoder. hidden: how many
+    places of the hidden states stay, in all layers, tables, norms and the head: the first, or those
+    in which tables and layers write the largest values; the widths of the heads stay.
     """
+    if intermediate is None and hidden is None:
+        raise ValueError("intermediate: set intermediate, hidden, or both")
     layers = find_stack(module, stack)
+    if hidden is not None:
+        slice_hidden(module, context, layers, hidden, by)
+    if intermediate is not None:
+        _slice_units(layers, context, intermediate, by)
+
+
+def _slice_units(layers: LayerStack, context: TransformContext, intermediate: int, by: str) -> None:
     for i, layer in enumerate(layers.layers):
         parts = feed_forward(layer, f"layer {i} of {layers.path}")
         width = in_features(parts.down)

@@ -140,8 +140,43 @@ def test_a_folder_that_no_class_opens_is_not_written(tmp_path: Path) -> None:
         ("llama", {"type": "prune_heads", "keep": 3}, "a multiple of its 2 groups"),
         ("llama", {"type": "slice_width", "intermediate": 99}, "expected one of 1 to 24"),
         ("phi3", {"type": "prune_heads", "heads": [[0, 1], [0, 3]]}, "as many of every layer"),
+        ("llama", {"type": "slice_width"}, "set intermediate, hidden, or both"),
+        ("llama", {"type": "slice_width", "hidden": 17}, "expected one of 1 to 16"),
+        ("gpt2", {"type": "slice_width", "hidden": 8}, "derives the width of its heads"),
+        (
+            "llama",
+            {"type": "slice_width", "hidden": 10},
+            "not a multiple of the number",
+        ),
+        ("bart", {"type": "slice_width", "hidden": 8, "stack": "decoder"}, "two stacks"),
     ],
 )
 def test_what_does_not_fit_is_refused(kind: str, step: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         apply(tiny(kind), **step)
+
+
+@pytest.mark.quick_share(4)
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+@pytest.mark.parametrize("by", ["first", "norm"])
+def test_narrow_hidden_states_are_those_of_zeros(kind: str, by: str, tmp_path: Path) -> None:
+    """With nothing written to the places that go, a norm over all of them is one over the others
+    times a factor of their numbers; the folder opens."""
+    steps = parse_transforms(f"[{{type: slice_width, hidden: 8, by: {by}}}]", "t")
+    model = convert(saved(kind, tmp_path / "old"), steps, tmp_path / "new")
+    other, whole = tiny(kind), tiny(kind)
+    table, narrow = other.get_input_embeddings().weight, model.get_input_embeddings().weight
+    places = [i for i in range(16) if any(torch.equal(table[:, i], n) for n in narrow.T)]
+    assert len(places) == 8 and (by == "norm" or places == list(range(8)))
+    gone = [i for i in range(16) if i not in places]
+    with torch.no_grad():
+        table[:, gone] = 0
+        for name, parameter in other.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter[gone] = 0
+            elif "norm" in name and "q_norm" not in name and "k_norm" not in name:
+                parameter *= (8 / 16) ** 0.5
+    torch.testing.assert_close(logits(model), logits(other), rtol=1e-3, atol=1e-3)
+    before = logits(whole)
+    apply(whole, type="slice_width", hidden=16, by=by)
+    assert torch.equal(logits(whole), before)

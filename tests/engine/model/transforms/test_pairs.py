@@ -10,10 +10,16 @@ import torch
 from tiny_checkpoints import saved, tiny
 from transformers import AutoModelForSeq2SeqLM, EncoderDecoderModel
 
+from sensorium.backbones.seq2seq import Seq2Seq
+from sensorium.engine.model import build
 from sensorium.engine.model.transforms import convert
+from sensorium.engine.model.transforms.layers.heads import attention_of
+from sensorium.engine.model.transforms.layers.maps import rows_of
 from sensorium.engine.model.transforms.layers.structure import find_stack
-from sensorium.engine.recipe import parse_transforms
+from sensorium.engine.recipe import parse_recipe, parse_transforms
 from sensorium.engine.utils import ConfigError
+from sensorium.modalities.base import Features
+from sensorium.modalities.text.tokenizers import Bytes
 
 IDS = torch.tensor([[5, 9, 3, 17, 4, 8]])
 KINDS = {"gemma2": AutoModelForSeq2SeqLM, "bert": EncoderDecoderModel,
@@ -113,8 +119,8 @@ def test_interleaved_layers(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("llama", {}, "llama has no layers with cross-attention; llama has other layers"),
-        ("gpt2", {}, "gpt2 has no layers with cross-attention"),
+        ("gpt_neox", {}, "no attention with separate maps of queries, keys and values"),
+        ("modernbert", {}, "modernbert is no causal language model"),
         ("t5", {}, "t5 is an encoder-decoder already"),
         ("bert", {"decoder": "other"}, "decoder: embeds 30 tokens, the encoder 24"),
     ],
@@ -129,3 +135,87 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(ConfigError, match=message) as error:
         convert(folder, parse_transforms(repr([step]), "t"), tmp_path / "new")
     assert "\n" not in str(error.value)
+
+
+OF_LAYERS = ["llama", "gpt2", "qwen3", "opt", "phi", "phi3", "gemma", "gpt_bigcode", "qwen2"]
+CROSS = [f"{name}_proj.weight" for name in "qkvo"]
+
+
+@pytest.mark.quick_share(9)
+@pytest.mark.parametrize("kind", OF_LAYERS)
+def test_any_causal_model_becomes_a_pair_of_its_layers(kind: str, tmp_path: Path) -> None:
+    """The encoder under a causal mask is the source, cross-attention begins as self-attention, and
+    the pair is a backbone: its library's logits, blind to padding and to later tokens, and what it
+    generates is what teacher forcing finds."""
+    folder = saved(kind, tmp_path / "old", vocab_size=300)
+    model = convert(folder, parse_transforms("[{type: to_encoder_decoder}]", "t"), tmp_path / "new")
+    source = tiny(kind, vocab_size=300)
+    hidden = stack_logits(model.get_encoder(), source, IDS, causal=True)
+    with torch.no_grad():
+        torch.testing.assert_close(hidden, source(IDS).logits, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(stack_logits(model.get_encoder(), source, IDS, causal=False), hidden)
+    stacks = find_stack(model, "decoder"), find_stack(source)
+    for i, (layer, old) in enumerate(zip(*(s.layers for s in stacks), strict=True)):
+        attention = attention_of(old, i, stacks[1])
+        cross = {n.partition("cross_attn.")[2]: p for n, p in layer.named_parameters()}
+        maps = [rows_of(getattr(attention, name)) for name in ("query", "key", "value", "output")]
+        if attention.fused:
+            size = attention.kv_heads * attention.head_dim
+            maps[:3] = maps[0].split([len(maps[0]) - 2 * size, size, size])
+        assert all(torch.equal(cross[name], w) for name, w in zip(CROSS, maps, strict=True))
+    backbone = Seq2Seq(tokenizer=Bytes(), name=str(tmp_path / "new"))
+    backbone.load()
+    check_pair(backbone.eval())
+
+
+@torch.no_grad()
+def check_pair(backbone: Any) -> None:
+    torch.manual_seed(0)
+    mask = torch.arange(5) < torch.tensor([[5], [3]])
+    context, embeds = Features(torch.randn(2, 5, 16), mask), torch.randn(2, 4, 16)
+    logits = backbone.logits(backbone(embeds, None, context))
+    for row, count in enumerate((5, 3)):
+        tokens, rows = context.tokens[row : row + 1, :count], slice(row, row + 1)
+        library = backbone.model(inputs_embeds=tokens, decoder_inputs_embeds=embeds[rows]).logits
+        torch.testing.assert_close(logits[rows], library, rtol=1e-4, atol=1e-4)
+    changed = torch.cat([embeds[:, :-1], embeds[:, -1:] + 1], 1)
+    after = backbone.logits(backbone(changed, None, context))
+    torch.testing.assert_close(after[:, :-1], logits[:, :-1], rtol=1e-4, atol=1e-4)
+    other = Features(torch.randn(2, 5, 16), mask)
+    assert not torch.allclose(backbone.logits(backbone(embeds, None, other)), logits, atol=1e-2)
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    ids = backbone.generate(context, **options)
+    assert torch.equal(ids, backbone.generate(context, use_cache=False, **options))
+    forced = backbone.logits(backbone.teacher_force(context, ids, torch.ones_like(ids).bool()))
+    assert torch.equal(forced.argmax(-1), ids)
+
+
+@pytest.mark.slow
+def test_a_pair_of_two_sizes_trains_by_a_recipe(tmp_path: Path, runner: Any) -> None:
+    """A smaller decoder beside a Llama: keys and values of the other width begin at random."""
+    small = {"hidden_size": 8, "num_hidden_layers": 2}
+    other = saved("llama", tmp_path / "small", seed=1, vocab_size=300, **small)
+    folder = saved("llama", tmp_path / "old", vocab_size=300)
+    steps = parse_transforms(f"[{{type: to_encoder_decoder, decoder: '{other}'}}]", "t")
+    pair = convert(folder, steps, tmp_path / "new")
+    first = find_stack(pair, "decoder").layers[0]
+    assert own(first, "self_attn.cross_attn.k_proj.weight").shape == (8, 16)
+    weight = own(first, "self_attn.q_proj.weight")
+    assert torch.equal(own(first, "self_attn.cross_attn.q_proj.weight"), weight)
+    task = {"type": "captioning", "prompt": "{word}", "target": " {parity}"}
+    data = {"train": {"source": "digits", "split": "train", "limit": 8}}
+    recipe = {
+        "inputs": {},
+        "backbone": {"type": "seq2seq", "name": str(tmp_path / "new"), "tokenizer": "bytes"},
+        "tasks": {"say": {**task, "data": data}},
+        "train": {"steps": 6, "batch_size": 4, "log_every": 1, "optimizer": {"lr": 1e-2}},
+    }
+    before = build(parse_recipe(recipe)).state_dict()
+    after = runner.train(recipe, "run").state_dict()
+    moved = [n for n in after if "cross_attn" in n and not torch.equal(after[n], before[n])]
+    assert len(moved) == 8
+    losses = [loss for *_, loss in runner.losses("run")]
+    assert losses[-1] < losses[0]
+    recipe["train"]["activation_checkpointing"] = True
+    with pytest.raises(ConfigError, match="activation_checkpointing: the cross-attention"):
+        runner.train(recipe, "other")
