@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, cast
 
 import torch
@@ -46,7 +46,7 @@ def _add_cross(stack: Any) -> None:
         attention.cross_attn = CrossAttention(
             stack.source, dim, stack.config.cross_attention_hidden_size, **numbers
         )
-        attention.__class__ = with_cross(type(attention))
+        attention.__class__ = with_cross(cast(Hashable, type(attention)))
 
 
 @functools.cache
@@ -92,7 +92,7 @@ def _cross_decoder(kind: Any) -> Any:
         kind.__init__(self, config, *args, **options)
         stack = stack_of(self)
         _add_cross(stack)
-        stack.__class__, self.source = _cross_stack(type(stack)), stack.source
+        stack.__class__, self.source = _cross_stack(cast(Hashable, type(stack))), stack.source
 
     def forward(
         self: Any,
@@ -179,10 +179,12 @@ def _side(model_type: str, end: str) -> Any:
     with torch.device("meta"):
         stack = type(stack_of(head(_smallest(family()))))
     if end == ENCODER:
-        AutoModel.register(config, _typed(_both_ways(stack), config), exist_ok=True)
+        AutoModel.register(config, _typed(_both_ways(cast(Hashable, stack)), config), exist_ok=True)
     else:
-        AutoModel.register(config, _typed(_cross_stack(stack), config), exist_ok=True)
-        decoder = _typed(_cross_decoder(head), config)
+        AutoModel.register(
+            config, _typed(_cross_stack(cast(Hashable, stack)), config), exist_ok=True
+        )
+        decoder = _typed(_cross_decoder(cast(Hashable, head)), config)
         AutoModelForCausalLM.register(config, decoder, exist_ok=True)
     return config
 

@@ -36,14 +36,14 @@ def pair_of_layers(source: Any, other: Any, count: int) -> Any:
         decoder.num_hidden_layers = count
         if getattr(decoder, "layer_types", None):
             decoder.layer_types = decoder.layer_types[:count]
-    model: Any = EncoderDecoderModel(
+    pair: Any = EncoderDecoderModel(
         EncoderDecoderConfig(encoder=encoder.to_dict(), decoder=decoder.to_dict())
     )
     start = [getattr(decoder, f"{n}_token_id", None) for n in ("bos", "pad", "eos")]
-    model.config.decoder_start_token_id = next((i for i in start if i is not None), 0)
-    model.config.pad_token_id = decoder.pad_token_id
-    model.config.vocab_size = decoder.vocab_size
-    return model.to(next(source.parameters()).dtype)
+    pair.config.decoder_start_token_id = next((i for i in start if i is not None), 0)
+    pair.config.pad_token_id = decoder.pad_token_id
+    pair.config.vocab_size = decoder.vocab_size
+    return pair.to(next(source.parameters()).dtype)
 
 
 def seed_cross(cross: CrossAttention, attention: Attention) -> None:
