@@ -124,12 +124,18 @@ MAIN = ("input_features", "input_values", "audio_mel", "input_audio_embeds", "au
 """What feature extractors call that which the model reads first."""
 
 
+@dataclass(frozen=True)
 class AnyExtractor(Extractor):
-    """`{"values": [...], "seconds": []}` and the other outputs of the library's extractor."""
+    """`{"values": [...], "seconds": []}` and the other outputs of the library's extractor.
+
+    masks: ask it for the mask of real steps too, which some models cannot go without.
+    """
+
+    masks: bool = False
 
     def features(self, wave: Tensor) -> Sample:
         """Return the library's output for `[N]`; `values` is the model's main input."""
-        returned = self.extract(wave)
+        returned = self.extract(wave, **{"return_attention_mask": True} if self.masks else {})
         tensors = {key: value for key, value in returned.items() if isinstance(value, Tensor)}
         main = next((key for key in MAIN if key in tensors), next(iter(tensors), None))
         if main is None:
@@ -150,3 +156,35 @@ class AnyExtractor(Extractor):
             return float(samples) / self.rate
         hop = getattr(self._extractor, "hop_length", None) or 0.01 * self.rate
         return float(frames * hop / self.rate if frames < self.rate else frames / self.rate)
+
+
+def settings_of_family(model_type: str, config: Any) -> dict[str, Any]:
+    """Return the settings of the feature extractor that transformers has for a model from nothing.
+
+    config: of its encoder, whose bands and frames the extractor returns. Without its own, a model
+    has that of its family: `parakeet_ctc` for `parakeet_ctc_audio`. Raise ValueError if there is
+    none.
+    """
+    import transformers
+    from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
+
+    names = FEATURE_EXTRACTOR_MAPPING_NAMES
+    known = [
+        t for t in names for k in (config.model_type, model_type) if f"{k}_".startswith(f"{t}_")
+    ]
+    name = names[max(known, key=len)] if known else None
+    if name is None:
+        raise ValueError(
+            f"config: {model_type} has no feature extractor; set processor: "
+            "{feature_extractor_type: Wav2Vec2FeatureExtractor, sampling_rate: 16000}"
+        )
+    extractor = getattr(transformers, name)()
+    settings = {"feature_extractor_type": name, "sampling_rate": extractor.sampling_rate}
+    bands = getattr(config, "num_mel_bins", None)
+    if bands and hasattr(extractor, "feature_size"):
+        settings["feature_size"] = bands
+    frames = getattr(config, "max_source_positions", None)
+    if frames and hasattr(extractor, "chunk_length") and hasattr(extractor, "hop_length"):
+        seconds = 2 * frames * extractor.hop_length // extractor.sampling_rate
+        settings["chunk_length"] = max(1, seconds)
+    return settings

@@ -22,6 +22,8 @@ from ..base import Processor, Sample
 from .geometry import agrees, recording, trace_compose, trace_methods
 
 HALF = (0.5, 0.5, 0.5)
+GRIDS = ("grid_thw", "grid_hw", "target_sizes")
+"""Ends of names under which processors return the rows and columns of packed patches."""
 _NOT_STORED = ("transform", "_tried")
 """Attributes of a processor that are made when the first picture comes."""
 
@@ -167,6 +169,10 @@ class HubProcessor(ImageProcessor):
     def _picture(self, raw: Image.Image) -> Sample:
         values = self.transform(images=raw, return_tensors="pt")  # type: ignore[call-arg]
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        if "pixel_values" not in tensors:
+            raise ValueError(f"processor: {self.kind} returns no pixel_values, but {set(tensors)}")
+        pixels = tensors["pixel_values"]
+        tensors["pixel_values"] = pixels.float() if pixels.is_floating_point() else pixels
         grid = grid_key(tensors)
         sample = {
             name: value if grid and name == "pixel_values" else value[0]
@@ -185,7 +191,7 @@ def pictures_of(raw: Any, count: int) -> list[Image.Image]:
 
 def grid_key(sample: Mapping[str, Any]) -> str | None:
     """Return the name of the value that holds the grid of packed patches; None if they are not."""
-    return next((key for key in sample if key.endswith(("grid_thw", "grid_hw"))), None)
+    return next((key for key in sample if key.endswith(GRIDS)), None)
 
 
 def _one_tile(sample: Sample) -> Sample:

@@ -205,6 +205,17 @@ def distance_to(tokens: Tensor, outputs: list[Tensor]) -> float:
     return best
 
 
+def _check_hears(model: Any) -> None:
+    """Raise NotApplicable if the encoder of a model, or a model without sections, reads ids."""
+    whole = model.config
+    if any(getattr(whole, section, None) is not None for section in TOWERS["audio"]):
+        return
+    pair = getattr(whole, "is_encoder_decoder", False)
+    encoder = model.get_encoder() if pair else model
+    if next(iter(inspect.signature(encoder.forward).parameters)) == "input_ids":
+        raise NotApplicable("its encoder reads ids of text, and no sound")
+
+
 def library_builds(kind: str, name: str) -> None:
     """Raise NotApplicable if the library itself builds no model of a type."""
     if kind in ("timm", "open_clip", "monai"):
@@ -213,8 +224,12 @@ def library_builds(kind: str, name: str) -> None:
     for config in configurations(name):
         try:
             with torch.device("meta"):
-                AutoModel.from_config(CONFIG_MAPPING[name].from_dict(config))
+                model = AutoModel.from_config(CONFIG_MAPPING[name].from_dict(config))
+            if kind == "audio":
+                _check_hears(model)
             return
+        except NotApplicable:
+            raise
         except Exception as error:
             errors.append(error)
     raise NotApplicable(f"the library builds no tiny model: {errors[0] if errors else ''}")

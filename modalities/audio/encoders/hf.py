@@ -212,6 +212,10 @@ def tokens_of(output: Any) -> Tensor:
     if isinstance(output, (tuple, list)) and output:
         output = output[0]
     last = output if isinstance(output, Tensor) else getattr(output, "last_hidden_state", None)
+    if last is None and isinstance(output, Mapping):  # a codec's latents, under a name of its own
+        values = (v for v in output.values() if isinstance(v, Tensor))
+        sequences = [v for v in values if v.ndim == 3 and v.is_floating_point()]
+        last = sequences[0] if len(sequences) == 1 else None
     if not isinstance(last, Tensor) or last.ndim != 3:
         raise ValueError(f"config: {type(output).__name__} has no last_hidden_state [B, T, D]")
     return last

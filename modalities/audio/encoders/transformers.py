@@ -18,10 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModel
-from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 
 from ...base import Features, Sample
 from ...submodules import (
@@ -32,7 +30,7 @@ from ...submodules import (
     tower_of,
     unreached,
 )
-from ..hf_extractor import AnyExtractor
+from ..hf_extractor import AnyExtractor, settings_of_family
 from .hf import HubSound, Json, call, encoder_of, tokens_of
 from .padding import in_time, layer_indices, up_to
 
@@ -85,7 +83,7 @@ class TransformersSound(HubSound):
         processor: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(name, config, processor)
-        self.shape = shape_of(self.tower, self.processor)
+        self.shape, self.processor = fitted(self.tower, self.processor)
         self.processor = replace(self.processor, most=self.shape.window)
         self.model = self.part(self.model) if self.shape.inner else self.model
         for key in MASKING:  # drawn by numpy in training, on top of the recipe's
@@ -109,6 +107,11 @@ class TransformersSound(HubSound):
 
     def build(self) -> Any:
         model = encoder_of(self.tower.build())
+        if next(iter(inspect.signature(model.forward).parameters)) == "input_ids":
+            raise ValueError(
+                f"config: the encoder of {self.config.model_type} reads ids of text and no sound; "
+                "name a model that hears"
+            )
         # transformers makes mask tokens by a call that no device context reaches.
         return model.to("meta") if torch.empty(0).is_meta else model
 
@@ -124,26 +127,7 @@ class TransformersSound(HubSound):
         return encoder.get_submodule(inner) if inner and _has(encoder, inner) else encoder
 
     def default_settings(self) -> Json:
-        kinds = [self.tower.config.model_type, self.config.model_type]
-        kinds += [kind.removesuffix(end) for kind in kinds for end in ("_encoder", "_audio")]
-        names = FEATURE_EXTRACTOR_MAPPING_NAMES
-        name = next((names[kind] for kind in kinds if kind in names), None)
-        if name is None:
-            raise ValueError(
-                f"config: {self.config.model_type} has no feature extractor; set processor: "
-                "{feature_extractor_type: Wav2Vec2FeatureExtractor, sampling_rate: 16000}"
-            )
-        extractor = getattr(transformers, name)()
-        settings: Json = {"feature_extractor_type": name, "sampling_rate": extractor.sampling_rate}
-        bands = getattr(self.tower.config, "num_mel_bins", None)
-        if bands and hasattr(extractor, "feature_size"):
-            settings["feature_size"] = bands
-        frames = getattr(self.tower.config, "max_source_positions", None)
-        if frames and hasattr(extractor, "chunk_length") and hasattr(extractor, "hop_length"):
-            settings["chunk_length"] = max(
-                1, 2 * frames * extractor.hop_length // extractor.sampling_rate
-            )
-        return settings
+        return settings_of_family(self.config.model_type, self.tower.config)
 
     def extractor(self, settings: Json) -> AnyExtractor:
         return AnyExtractor(settings["feature_extractor_type"], settings)
@@ -220,6 +204,18 @@ def _noting(outputs: dict[int, Tensor], index: int) -> Any:
 
 def _has(model: nn.Module, path: str) -> bool:
     return any(name == path for name, _ in model.named_modules())
+
+
+def fitted(tower: Tower, extractor: AnyExtractor) -> tuple[Shape, AnyExtractor]:
+    """Return how tokens follow on a sound, and the extractor, which returns a mask if the model
+    does not run without one."""
+    try:
+        return shape_of(tower, extractor), extractor
+    except Exception:
+        masked = replace(extractor, masks=True)
+        with contextlib.suppress(Exception):  # the first error says what is wrong
+            return shape_of(tower, masked), masked
+        raise
 
 
 @torch.enable_grad()

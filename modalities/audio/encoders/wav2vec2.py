@@ -72,7 +72,7 @@ class Wav2Vec2(HubSound):
             self.supports |= {"token_mask", *(("quantizer",) if quantizer else ())}
         elif quantizer:
             raise ValueError("quantizer: the model has no mask token; set config.mask_time_prob")
-        layered = getattr(self.config, "feat_extract_norm", "layer") != "group"
+        layered = self._layered
         self.batch_invariant = layered
         # Models normed over groups were trained without: silence fills their batches.
         self.attends = self.processor.options.get("return_attention_mask", layered)
@@ -83,6 +83,11 @@ class Wav2Vec2(HubSound):
     def banks(self) -> bool:
         """True for w2v-BERT, which hears filter banks and not the wave."""
         return hasattr(self.config, "feature_projection_input_dim")
+
+    @property
+    def _layered(self) -> bool:
+        """True where every convolution is normed over its layer (data2vec's always are)."""
+        return getattr(self.config, "feat_extract_norm", "layer") != "group"
 
     def _configuration(self, settings: Json) -> Any:
         return super()._configuration({**settings, "add_adapter": False})
@@ -132,7 +137,7 @@ class Wav2Vec2(HubSound):
             "feature_extractor_type": "Wav2Vec2FeatureExtractor",
             "sampling_rate": 16000,
             "do_normalize": True,
-            "return_attention_mask": self.config.feat_extract_norm != "group",
+            "return_attention_mask": self._layered,
         }
 
     def extractor(self, settings: Json) -> Extractor:

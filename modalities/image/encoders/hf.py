@@ -209,8 +209,9 @@ def _default_settings(whole: Any, config: Any) -> Json:
         if isinstance(value, int) and isinstance(getattr(processor, key, None), (int, dict)):
             square = {"height": value, "width": value}
             settings[key] = value if isinstance(getattr(processor, key), int) else square
-    if getattr(processor, "do_image_splitting", False):  # a picture is one tile
-        settings["do_image_splitting"] = False
+    for key in ("do_image_splitting", "slice_mode"):  # a picture is one tile
+        if getattr(processor, key, False):
+            settings[key] = False
     if hasattr(config, "num_patches") and hasattr(processor, "max_num_patches"):
         settings.update(patch_size=config.patch_size, max_num_patches=config.num_patches)
     return settings

@@ -183,12 +183,32 @@ def patches_in_blocks(processor: HubProcessor) -> int:
 @dataclass(frozen=True)
 class Shape:
     """What a packed tower makes of patches: the width of a token and of a layer's, and how many
-    patches of a token. unused: parameters that the tokens do not depend on."""
+    patches of a token. unused: parameters that the tokens do not depend on. form: of its input."""
 
     dim: int
     layer_dim: int
     patches: int
     unused: frozenset[str]
+    form: str = "rows"
+
+    def sequence(self, patches: Tensor) -> Tensor:
+        """Return the input of the tower for patches of several pictures."""
+        return one_sequence(patches, self.form)
+
+    def count(self, patches: Tensor) -> int:
+        """Return the number of patches of a picture of a batch."""
+        strip = self.form == "strip"
+        return int(patches.shape[-1] // patches.shape[-2] if strip else patches.shape[1])
+
+
+def one_sequence(patches: Tensor, form: str) -> Tensor:
+    """Patches of pictures as the sequence that a packed tower reads: `rows`, `[B, N, ...]` one
+    after the other; `batch`, the same as a batch of one; `strip`, pictures `[B, 1, C, p, N p]` side
+    by side."""
+    if form == "strip":
+        return torch.cat(list(patches.flatten(0, 1)), -1)[None]
+    rows = patches.flatten(0, 1)
+    return rows[None] if form == "batch" else rows
 
 
 @torch.enable_grad()
@@ -204,12 +224,27 @@ def shape_of(tower: Tower, processor: HubProcessor) -> Shape:
         for layers in (m for m in model.modules() if isinstance(m, nn.ModuleList)):
             for layer in layers:
                 layer.register_forward_hook(lambda m, a, out: widths.append(_first(out).shape[-1]))
-        output = model(sample["pixel_values"], **values)
+        pixels = sample["pixel_values"][None]
+        forms = ("strip",) if key.endswith("target_sizes") else ("rows", "batch")
+        form, output = _first_that_runs(model, pixels, forms, values)
         tokens = tokens_of(output, [sample[key].tolist()])
         unused = unreached(model, tokens)
     count, width = tokens.shape[:-1].numel(), int(tokens.shape[-1])
     patches = max(1, math.prod(sample[key].tolist()) // count)
-    return Shape(width, (widths or [width])[0], patches, unused)
+    return Shape(width, (widths or [width])[0], patches, unused, form)
+
+
+def _first_that_runs(
+    model: nn.Module, pixels: Tensor, forms: Sequence[str], values: Mapping[str, Tensor]
+) -> tuple[str, Any]:
+    """Return the first form of the patches that a model takes, and its output."""
+    errors: list[Exception] = []
+    for form in forms:
+        try:
+            return form, model(one_sequence(pixels, form), **values)
+        except Exception as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _first(output: Any) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...base import Encoder, Features
 from ...submodules import freeze_unreached, lacks_values, outline, unreached
-from ..processor import HubProcessor, grid_key
+from ..processor import GRIDS, HubProcessor, grid_key
 from . import hf
 from .grid import (
     join_tiles,
@@ -74,15 +74,15 @@ class TransformersVision(Encoder):
         self.model: Any = hf.build(self.tower)
         self.arguments = tuple(inspect.signature(self.model.forward).parameters)
         self.processor = hf.processor(self.whole, self.tower.config, processor)
-        self.packed, self.merge = "grid_thw" in "".join(self.arguments), 1
+        self.packed, self.merge = any(a.endswith(GRIDS) for a in self.arguments), 1
         self.clip, self.processor = fit_clips(self.tower, self.processor)
         if self.packed:  # pictures of one number of patches are encoded together
             self.batch_invariant = False
             self.merge = patches_in_blocks(self.processor)
             self.shape = shape_of(self.tower, self.processor)
             freeze_unreached(self.model, self.shape.unused)
-            if getattr(self.tower.config, "window_size", None):  # whose layers have another order
-                self.supports = frozenset()
+            windows = getattr(self.tower.config, "window_size", None)  # layers have another order
+            self.supports = frozenset() if windows else self.supports
         else:
             self._fit_size()
         self.dim = self._width()
@@ -90,8 +90,8 @@ class TransformersVision(Encoder):
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:
-        name, config = options.get("name", ""), options.get("config")
-        if not name:
+        config = options.get("config")
+        if not (name := options.get("name", "")):
             return options
         try:
             config, processor = hf.find(name, config, options.get("processor"), local=False)
@@ -227,15 +227,15 @@ class TransformersVision(Encoder):
         self, patches: Tensor, requested: Sequence[int], more: Mapping[str, Tensor]
     ) -> tuple[Features, list[Features]]:
         """patches `[B, N, ...]` of pictures of native resolution."""
-        key = grid_key(more)
-        if key is None:
+        if (key := grid_key(more)) is None:
             raise ValueError("transformers: the processor returns no grid_thw, a model input")
         edge = float(pair(self.tower.config.patch_size)[0])
         if more[key].is_meta:
             return self._outline(patches, requested, edge)
         grids = more[key].tolist()
+        inputs = match_arguments(self.arguments, more)
         with layer_outputs(self._chosen(requested)) as outputs:
-            output = self.model(patches.flatten(0, 1), **match_arguments(self.arguments, more))
+            output = self.model(self.shape.sequence(patches), **inputs)
         hidden = [read_packed(outputs[i], grids, self.merge, edge) for i in self._order(requested)]
         return read_packed(tokens_of(output, grids), grids, self.merge, edge), hidden
 
@@ -243,7 +243,7 @@ class TransformersVision(Encoder):
         self, patches: Tensor, requested: Sequence[int], edge: float
     ) -> tuple[Features, list[Features]]:
         """Shapes alone: the meta device has no grids."""
-        rows, count = patches.shape[:2]
+        rows, count = len(patches), self.shape.count(patches)
         grids = [[1, *outline_grid(count, self.merge)]] * rows
         sizes = [(count // self.shape.patches, self.shape.dim)]
         sizes += [(count, self.shape.layer_dim) for _ in self._order(requested)]
