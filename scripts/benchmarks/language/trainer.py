@@ -185,6 +185,11 @@ def library_training(
     return run
 
 
+def recipe_training(values: dict[str, Any], folder: Path) -> Callable[[], object]:
+    """Return a training of a recipe."""
+    return lambda: train(parse_recipe(values), folder / "run", overwrite=True, show=False)
+
+
 def main(
     rounds: Annotated[int, typer.Option(help="trainings of each")] = 5,
     steps: Annotated[int, typer.Option(help="of a training")] = 30,
@@ -216,9 +221,7 @@ def main(
             ready = examples(texts, tokenizer, kind, length)
             ways = {
                 "transformers": library_training(folder, tokenizer, ready, kind, batch, steps),
-                "sensorium": lambda values=values, folder=folder: train(
-                    parse_recipe(values), folder / "run", overwrite=True, show=False
-                ),
+                "sensorium": recipe_training(values, folder),
             }
             times: dict[str, list[Times]] = {way: [] for way in ways}
             for index in range(rounds):
