@@ -163,10 +163,17 @@ class SparseRows:
         return int(self.vectors.shape[0])
 
     def part(self, rows: slice) -> SparseRows:
-        return SparseRows(self.vectors[rows])
+        """A view: slicing a matrix copies its entries."""
+        first, stop, _ = rows.indices(len(self))
+        starts = self.vectors.indptr[first : stop + 1]
+        entries = slice(starts[0], starts[-1])
+        values, indices = self.vectors.data[entries], self.vectors.indices[entries]
+        shape = (stop - first, self.vectors.shape[1])
+        return SparseRows(csr_array((values, indices, starts - starts[0]), shape=shape))
 
     def scores(self, queries: Any, k: int) -> np.ndarray:
-        return np.asarray((queries.matrix @ self.vectors.T).todense(), np.float32)
+        # The rows come first: scipy turns the second factor to the first's layout at each product.
+        return np.asarray((self.vectors @ queries.matrix.T).toarray().T, np.float32)
 
 
 @dataclass(frozen=True)
