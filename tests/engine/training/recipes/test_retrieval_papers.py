@@ -171,3 +171,24 @@ def test_late_interaction_moves_to_another_language_by_its_adapter(runner: Any) 
     same = {n: after[n.replace("adapter_modules.de_DE", "adapter_modules.en_XX")] for n in after}
     german.load_state_dict(same)
     torch.testing.assert_close(german.stream("query").run(batch, {}).tokens, outputs[0])
+
+
+def test_adapters_alone_go_on_with_masked_words(runner: Any) -> None:
+    """Swiss German: the adapters of one language of a modular encoder learn masked words; the
+    shared weights and the other language's adapters stay bit for bit."""
+    text = encoder("xmod", lm_head=True, train_only={"pattern": r"adapter_modules\.de_CH"})
+    languages = {"languages": ["de_DE", "de_CH"], "default_language": "de_CH"}
+    text["config"] = {**text["config"], **languages, "adapter_reduction_factor": 2}
+    rows = data(runner, [{"query": word} for word in GERMAN])
+    values = {
+        "inputs": {"query": {"modality": "text", "encoder": text, "connector": "linear"}},
+        "tasks": {"words": {"type": "masked_lm", "stream": "query", "data": {"train": rows}}},
+        "train": {"steps": 30, "batch_size": 6, "log_every": 1, "optimizer": {"lr": 0.02}},
+    }
+    before = build(parse_recipe(values)).state_dict()
+    after = runner.train(values, "run").state_dict()
+    encoder_names = [name for name in after if ".encoder." in name]
+    changed = {name for name in encoder_names if not torch.equal(after[name], before[name])}
+    assert changed and all("adapter_modules.de_CH" in name for name in changed)
+    losses = [loss for *_, loss in runner.losses("run")]
+    assert sum(losses[-5:]) < sum(losses[:5])
