@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .input_use import Table as Table
     from .input_use import main_metric as main_metric
     from .input_use import read_table as read_table
+    from .mteb_encoder import MTEBEncoder as MTEBEncoder
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -25,5 +26,6 @@ else:
             "format": ["format_evaluation", "input_streams", "metric_names"],
             "grid": ["grid_cells"],
             "input_use": ["Finding", "Table", "main_metric", "read_table"],
+            "mteb_encoder": ["MTEBEncoder"],
         },
     )
