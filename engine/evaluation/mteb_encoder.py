@@ -50,8 +50,8 @@ class MTEBEncoder:
     def encode(
         self, inputs: Iterable[Mapping[str, Any]], *, prompt_type: Any = None, **options: Any
     ) -> np.ndarray:
-        """Return vectors `[N, D]`. inputs: batches with a list of texts, `text`. prompt_type: `query`
-        or `document` of mteb; None for tasks without sides."""
+        """Return vectors `[N, D]`. inputs: batches with a list of texts, `text`. prompt_type:
+        mteb's side, `query` or `document`; None for tasks without sides."""
         texts = [text for batch in inputs for text in batch["text"]]
         side = str(getattr(prompt_type, "value", None) or "document")
         stream, size = self.streams[side], options.get("batch_size")
