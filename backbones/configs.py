@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
@@ -127,6 +128,19 @@ def make_config(fields: Fields, options: Fields, tokenizer: Tokenizer) -> Any:
         return family(**{**fields, **own_names})
     except (TypeError, ValueError, StrictDataclassError) as error:
         raise ValueError(f"config: {kind} refuses it: {one_line(error)}") from error
+
+
+def build_model(auto: Any, config: Any, attn: str, dtype: torch.dtype) -> Any:
+    """Return the model of a configuration, with random weights. Raise ValueError if it cannot be
+    built, or not with that attention."""
+    try:
+        return auto.from_config(config, attn_implementation=attn, dtype=dtype)
+    except Exception as error:  # any error of a class of the library
+        family = auto._model_mapping.get(type(config), None)
+        if attn == "sdpa" and not getattr(family, "_supports_sdpa", True):
+            cure = f"attn: {config.model_type} has no sdpa attention; set attn: eager"
+            raise ValueError(cure) from error
+        raise ValueError(f"config: {config.model_type}: {one_line(error)}") from error
 
 
 def _with_vocabulary(fields: Fields, tokenizer: Tokenizer) -> Fields:

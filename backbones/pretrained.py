@@ -6,6 +6,7 @@ Legend: `B` batch, `T` positions, `D` width, `V` vocabulary, `n` added tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,7 +27,7 @@ from ..modalities.submodules import (
     unwrapped,
 )
 from .base import Backbone, ContextCache
-from .configs import Fields, has_weights, make_config, one_line, read_config
+from .configs import Fields, build_model, has_weights, make_config, one_line, read_config
 from .stack import LayerAccess, Packed, Trial, first_position, layers_of, stack_of
 from .visibility import Attention, Visibility, as_visibility
 
@@ -62,14 +63,8 @@ class Pretrained(Backbone):
         fields = self._local(name) if config is None else config
         built = make_config(fields, options or {}, tokenizer)
         self._complete_config(built, options or {})
-        try:
-            self.model = self.auto.from_config(built, attn_implementation=attn, dtype=self.dtype)
-        except Exception as error:  # any error of a class of the library
-            family = self.auto._model_mapping.get(type(built), None)
-            if attn == "sdpa" and not getattr(family, "_supports_sdpa", True):
-                cure = f"attn: {built.model_type} has no sdpa attention; set attn: eager"
-                raise ValueError(cure) from error
-            raise ValueError(f"config: {built.model_type}: {one_line(error)}") from error
+        with torch.device("meta") if self.weights_follow else nullcontext():
+            self.model = build_model(self.auto, built, attn, self.dtype)
         self.new_rows = nn.ParameterDict()
         self._spreads: list[float] = []  # of the added rows
         self.trial: Trial | None = None

@@ -113,8 +113,8 @@ class Component:
         return ()
 
     transforms_follow: bool = False
-    """Set by the engine before the constructor of a part that transforms will change: what holds
-    only behind them (a tokenizer that fits the table) is checked by `transformed`."""
+    weights_follow: bool = False
+    """Set by the engine before the constructor: `transformed` and `load` are called next."""
 
     def transformed(self, check: bool = True) -> None:
         """Derive again the values that the constructor read off its modules (widths, `supports`),

@@ -119,6 +119,7 @@ def options(
 VERBS = (check, train, evaluate, generate, embed, retrieve, rollout, report)
 for _verb in (*VERBS, info):
     app.command(_verb.__name__.rpartition(".")[2], cls=Verb)(_verb.main)
+app.command("submit", cls=Verb)(train.submit)
 app.command("convert", cls=Verb)(convert)
 app.command("import", cls=Verb)(import_model)
 app.command("export-llava", cls=Verb)(export_llava)

@@ -188,21 +188,34 @@ def ls(json_: JsonOption = False) -> None:
 def fill(
     recipe: RecipeArgument,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
-    engine: Annotated[str, typer.Option(help="local, or torchrun with --processes")] = "local",
-    processes: Annotated[int, typer.Option(min=1, help="started by torchrun")] = 1,
+    engine: Annotated[str, typer.Option(help="local, torchrun or ray")] = "local",
+    processes: Annotated[int, typer.Option(min=1, help="started by torchrun or ray")] = 1,
     device: Annotated[str | None, typer.Option(help="cuda, xpu, mps or cpu")] = None,
     json_: JsonOption = False,
 ) -> None:
     """Compute what a recipe's training reads from the cache, and nothing else. Under torchrun each
     process computes its share; a job that is killed is started again and goes on."""
-    from sensorium.engine.training.parallel import fill_cache, fill_with_torchrun
+    from sensorium.engine.training.parallel import (
+        fill_cache,
+        fill_with_ray,
+        fill_with_torchrun,
+    )
     from sensorium.engine.utils import ConfigError
 
-    if engine not in ("local", "torchrun"):
-        raise ConfigError(f"--engine: found {engine!r}, expected local or torchrun")
+    if engine not in ("local", "torchrun", "ray"):
+        raise ConfigError(f"--engine: found {engine!r}, expected local, torchrun or ray")
+    if engine == "local" and processes > 1:
+        raise ConfigError(
+            f"--processes: found {processes} with --engine local, which is one process; set "
+            "--engine torchrun or ray"
+        )
+    job = str(recipe), overrides or ()
     if engine == "torchrun":
-        raise typer.Exit(fill_with_torchrun(str(recipe), overrides or (), processes, device))
-    streams = fill_cache(str(recipe), overrides or (), device)
+        raise typer.Exit(fill_with_torchrun(*job, processes, device))
+    if engine == "ray":
+        streams = fill_with_ray(*job, processes, device)
+    else:
+        streams = fill_cache(*job, device)
     print_result({"streams": streams}, f"stored: {', '.join(streams) or 'nothing'}", json_)
 
 

@@ -1,6 +1,7 @@
 """sensorium train RECIPE [KEY=VALUE ...]
 
 With several processes: torchrun --nproc_per_node 2 -m sensorium train RECIPE
+As a job of SLURM: sensorium submit RECIPE [KEY=VALUE ...] --nodes 2 --processes 8
 """
 
 from __future__ import annotations
@@ -68,6 +69,37 @@ def main(
     )
     if json_ or not quiet:
         print_result({"run": folder}, folder, json_)
+
+
+def submit(
+    recipe: RecipeArgument,
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run's folder")] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="nodes of the job")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="processes on each node")] = 1,
+    minutes: Annotated[int, typer.Option(min=1, help="the most that the job takes at a time")] = 60,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="of submitit, slurm_partition=gpu"),
+    ] = None,
+    logs: Annotated[Path | None, typer.Option(help="folder of the job; by default RUN.job")] = None,
+    cluster: Annotated[str, typer.Option(help="slurm, local or debug")] = "slurm",
+    json_: JsonOption = False,
+) -> None:
+    """Train a recipe in a job of SLURM. Before its time ends, or when it is preempted, the job
+    writes a checkpoint; it is queued again and goes on from there."""
+    from sensorium.engine.recipe import load_recipe
+    from sensorium.engine.training.parallel import TrainJob, job_options, submit_job
+
+    load_recipe(recipe, list(overrides or ()))  # its mistakes are found here, not in the queue
+    run = out or run_folder(Path(recipe))
+    arguments = [str(recipe), *(overrides or ()), "--out", str(run)]
+    job = TrainJob(arguments, run, nodes, processes)
+    folder = logs or run.with_name(f"{run.name}.job")
+    options = job_options(option or ())
+    number, file = submit_job(job, folder, cluster=cluster, minutes=minutes, options=options)
+    value = {"job": number, "command": job.command(), "folder": folder, "run": run}
+    print_result(value, f"job {number}: {file}, run {run}", json_)
 
 
 def run_folder(recipe: Path) -> Path:

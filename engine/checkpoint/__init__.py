@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .differences import check_rows as check_rows
     from .differences import is_changed as is_changed
     from .differences import rows_identity as rows_identity
+    from .mapped import MappedTensor as MappedTensor
+    from .mapped import new_mapped as new_mapped
     from .model_card import command_header as command_header
     from .model_card import read_command as read_command
     from .model_card import write_card as write_card
@@ -54,6 +56,7 @@ else:
         {
             "checkpoints": ["BEST", "CHECKPOINTS", "FROZEN", "Checkpoints", "link_or_copy"],
             "differences": ["check_differences", "check_rows", "is_changed", "rows_identity"],
+            "mapped": ["MappedTensor", "new_mapped"],
             "model_card": ["command_header", "read_command", "write_card"],
             "optimizer_state": [
                 "OptimizerState",

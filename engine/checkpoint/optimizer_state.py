@@ -51,22 +51,25 @@ def restore_optimizer_by_name(
             state.setdefault(number, {})[key] = _state_like(value, parameters[number])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     saved = {name: group["values"] for group in values["groups"] for name in group["names"]}
-    for group, group_names in zip(optimizer.param_groups, _names(model, optimizer), strict=True):
+    groups = _inner(optimizer).param_groups
+    for group, group_names in zip(groups, _names(model, optimizer), strict=True):
         group.update(next((saved[name] for name in group_names if name in saved), {}))
     return [name for name, i in index.items() if state and i not in state]
 
 
 def _state_like(value: Any, parameter: Tensor) -> Any:
     """Return a value of an optimizer's state, split over the processes if its parameter is."""
-    is_moment = isinstance(value, Tensor) and value.shape == parameter.shape
-    return share_like(value, parameter) if is_moment else value
+    if not isinstance(value, Tensor):
+        return value
+    share = share_like(value, parameter) if value.shape == parameter.shape else value
+    return share.clone() if share is value else share  # whose values may lie in a file
 
 
 def _group_values(model: Model, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """Return the numbers in an optimizer's groups that are no options: its own counts."""
-    options = {*inspect.signature(type(optimizer)).parameters, "base_lr"}
-    groups = []
-    for group, names in zip(optimizer.param_groups, _names(model, optimizer), strict=True):
+    inner, groups = _inner(optimizer), []
+    options = {*inspect.signature(type(inner)).parameters, "base_lr"}
+    for group, names in zip(inner.param_groups, _names(model, optimizer), strict=True):
         counts = {
             key: value
             for key, value in group.items()
@@ -75,6 +78,12 @@ def _group_values(model: Model, optimizer: torch.optim.Optimizer) -> list[dict[s
         if counts:
             groups.append({"names": names, "values": counts})
     return groups
+
+
+def _inner(optimizer: Any) -> torch.optim.Optimizer:
+    """Return the optimizer that changes values, of one that works on copies."""
+    inner: torch.optim.Optimizer = getattr(optimizer, "inner", optimizer)
+    return inner
 
 
 def _names(model: Model, optimizer: torch.optim.Optimizer) -> list[list[str]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...modalities.base import Encoder
@@ -25,6 +25,7 @@ from ..model import Model, validate_loaded
 from ..model.parameters import is_frozen
 from ..recipe import HUB, ComponentSpec, names_folder
 from ..utils import ConfigError, atomic_path, share_like
+from .mapped import map_tensors
 
 MAX_COPY = 2**28
 """Bytes of a frozen part from a local folder that are copied into each run."""
@@ -180,11 +181,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return what `write_tensors` wrote."""
+    """Return what `write_tensors` wrote; values are read when they are used."""
     try:
-        tensors = load_file(path)
         with safe_open(path, "pt") as file:
             same = json.loads((file.metadata() or {}).get("same", "{}"))
+        tensors = map_tensors(path)
     except (OSError, SafetensorError) as error:
         raise ConfigError(
             f"{path}: is no whole safetensors file ({error}); copy it again, or train again"

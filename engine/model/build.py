@@ -113,7 +113,11 @@ def compose(
             load_and_transform(part, module, seed, values=weights and not held, within=within)
             finished.update(id(m) for m in (module, *(m for _, m in within)))
 
-    modules = Modules(finish)
+    def filled(part: ComponentSpec) -> bool:
+        held = any(n.startswith(part.where.state_prefixes()) for n in saved)
+        return weights and part.weights == "pretrained" and not held
+
+    modules = Modules(finish, filled)
     decoders = {name: part.build(seed, modules) for name, part in plan.decoders.items()}
     streams = _build_streams(plan, decoders, modules, seed)
     _build_tasks(plan, streams, decoders, modules, seed)

@@ -27,11 +27,15 @@ from .validation import arguments, fitted_arguments, part_arguments, validate_op
 
 class Modules(dict[int, nn.Module]):
     """The modules built so far, by the id of their plan. on_build: called with each plan and the
-    module that was just built from it."""
+    module that was just built from it. filled: tells the plans whose weights are loaded next."""
 
-    def __init__(self, on_build: Callable[[ComponentSpec, nn.Module], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_build: Callable[[ComponentSpec, nn.Module], None] = lambda spec, module: None,
+        filled: Callable[[ComponentSpec], bool] = lambda spec: False,
+    ) -> None:
         super().__init__()
-        self.on_build = on_build
+        self.on_build, self.filled = on_build, filled
 
 
 @dataclass
@@ -115,8 +119,8 @@ class ComponentSpec:
             children |= {name: p.build(seed, modules) for name, p in self.references.items()}
             module: Any = self.allocated or self.part.__new__(self.part)
             parts = {**self.fitted, **children, **widths}
-            if self.section.transforms:
-                vars(module)["transforms_follow"] = True
+            vars(module)["transforms_follow"] = bool(self.section.transforms)
+            vars(module)["weights_follow"] = modules.filled(self)
             with self.located_errors(), seeded(seed, self.where):
                 try:
                     module.__init__(**self.options, **parts)
@@ -124,8 +128,7 @@ class ComponentSpec:
                     self._name_culprit(error, parts)
                     raise
             modules[id(self)] = module
-            if modules.on_build is not None:
-                modules.on_build(self, module)
+            modules.on_build(self, module)
         return modules[id(self)]
 
     def _name_culprit(self, error: Exception, parts: Mapping[str, Any]) -> None:

@@ -88,6 +88,7 @@ _LIBRARIES = {
     "ray": ("ray",),
     "retrieval": ("faiss", "lancedb"),
     "series": ("pyedflib", "statsmodels", "wfdb"),
+    "slurm": ("submitit",),
     "talker": ("espeakng_loader",),
     "video": ("av",),
 }

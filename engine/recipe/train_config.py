@@ -175,6 +175,8 @@ class Train(Strict):
     parallel: how several processes share the model: `ddp`, each has all of it, or `fsdp`, each has
     a share of every parameter, its gradient and its optimizer state, and one block at a time is
     whole (FSDP2). One process alone trains as with `ddp`.
+    weights_precision: of the matrices while it trains. `bf16` halves their memory and that of their
+    gradients; the optimizer keeps a float32 copy of those that train. Needs `precision: bf16`.
     activation_checkpointing: blocks of encoders and backbones keep their inputs alone and run again
     in the backward: less memory for more time, the same values.
     compile: compile each of these blocks by `torch.compile`: true, or the name of another backend
@@ -197,6 +199,7 @@ class Train(Strict):
     max_grad_norm: Positive | None = 1.0
     seed: int = 0
     precision: Precision = "fp32"
+    weights_precision: Literal["fp32", "bf16"] = "fp32"
     parallel: Literal["ddp", "fsdp"] = "ddp"
     activation_checkpointing: bool = False
     compile: bool | str = False

@@ -19,6 +19,7 @@ from ..model import Model
 from ..recipe import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, Train, find
 from ..recipe.validation import library_options, parameters
 from ..utils import ConfigError, located_errors
+from .optimizers import MasterWeights
 
 
 def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
@@ -44,9 +45,15 @@ def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
         for group in groups:
             if group["params"][0].ndim <= 1:
                 group["weight_decay"] = 0.0
-    with located_errors(where, accepted, options):
+
+    def make(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         built: torch.optim.Optimizer = optimizer_class(groups, lr=section.lr, **options)
-    return built
+        return built
+
+    with located_errors(where, accepted, options):
+        if train.weights_precision == "bf16":
+            return MasterWeights(groups, make)
+        return make(groups)
 
 
 def _parameter_groups(model: Model, default_lr: float) -> list[dict[str, Any]]:

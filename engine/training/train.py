@@ -41,7 +41,7 @@ from ..checkpoint import (
     write_run,
     write_tensors,
 )
-from ..model import FITTED, Model, compose, resolve_and_fit, save_fitted
+from ..model import FITTED, Model, resolve_and_fit, save_fitted
 from ..recipe import WEIGHTS, Recipe, Stage, load_recipe, stage_recipes
 from ..utils import (
     ConfigError,
@@ -51,7 +51,7 @@ from ..utils import (
     make_folder,
     whole_tensors,
 )
-from .parallel import join_processes
+from .parallel import compose_model, join_processes
 from .resume import remove_best, restore_loop
 from .stages import StageStart, save_optimizer, stage_settings
 from .trainer import Trainer
@@ -209,9 +209,8 @@ class _Runs:
         if started and self.known.get("finished") and not self.known["changed"]:
             return self._finished()
         saved = Checkpoints(folder / CHECKPOINTS, 1).saved_names() if started else ()
-        model = compose(plan, saved=saved)
-        if start is not None:
-            start.fill(model)
+        fill = start.fill if start is not None else lambda model: []
+        model = compose_model(plan, accelerator, saved, fill)
         model.command = read_command(folder) if started else self.command
         run = self.trainer(stage_settings(recipe, start), folder, model, accelerator, log)
         run.allowed_changes = self.allow_changes

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .checkpointing import compile_blocks as compile_blocks
     from .ema import create_ema_encoders as create_ema_encoders
     from .ema import on_step_end as on_step_end
+    from .lowering import lower as lower
+    from .lowering import matrices as matrices
     from .weights import load_weights as load_weights
     from .weights import run_section as run_section
 else:
@@ -24,6 +26,7 @@ else:
             "adapters": ["apply_adapters", "is_frozen", "restore_frozen_eval", "without_adapter"],
             "checkpointing": ["checkpoint_blocks", "compile_blocks"],
             "ema": ["create_ema_encoders", "on_step_end"],
+            "lowering": ["lower", "matrices"],
             "weights": ["load_weights", "run_section"],
         },
     )

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 from ....lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .masters import MasterWeights as MasterWeights
     from .scaled import AdamWRMS as AdamWRMS
     from .scaled import SGDSaI as SGDSaI
     from .scaled import gain as gain
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
-        __name__, {"scaled": ["AdamWRMS", "SGDSaI", "gain"]}
+        __name__,
+        {"masters": ["MasterWeights"], "scaled": ["AdamWRMS", "SGDSaI", "gain"]},
     )

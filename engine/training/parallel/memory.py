@@ -7,6 +7,7 @@ beside what is always there.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,9 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from ...model import Model
+from ...model.parameters import matrices
 from ...recipe import OPTIMIZER_ARGUMENTS, Train, find
 from ...recipe.validation import library_options
+from ...utils import ConfigError
 from .shards import shardable_blocks
+from .strategy import whole_parts
 
 SIDE = 64
 """Rows and columns of the matrix on which an optimizer's state is measured."""
@@ -30,6 +34,7 @@ class StepMemory:
     number. trained: those with a gradient. states: of the optimizer. activations: kept for the
     backward, of one process's batch. largest: of these, the largest tensor, whose gradient and
     product begin the backward. recomputed: kept by one block that runs again in the backward.
+    halves: half of the matrices that can be in bfloat16. copies: of those that train, in float32.
     """
 
     weights: float
@@ -41,10 +46,17 @@ class StepMemory:
     activations: float
     largest: float
     recomputed: float = 0.0
+    halves: float = 0.0
+    copies: float = 0.0
 
     def of_replicas(self) -> float:
         """Return the bytes on each device with `parallel: ddp`, or on a single one."""
         return self.weights + self.states + self._step(self.trained)
+
+    def lowered(self) -> StepMemory:
+        """Return the bytes with `weights_precision: bf16`. Activations are counted in float32."""
+        weights, states = self.weights - self.halves, self.states + self.copies
+        return dataclasses.replace(self, weights=weights, states=states, halves=0.0, copies=0.0)
 
     def of_shards(self, devices: int) -> float:
         """Return the bytes on each of several devices with `parallel: fsdp`: shares of everything,
@@ -63,7 +75,11 @@ def step_memory(model: Model, activations: float, largest: float) -> StepMemory:
     trained = [p for p in model.parameters() if p.requires_grad]
     blocks = [_bytes(block.parameters()) for block in shardable_blocks(model, ())]
     weights = _bytes(model.parameters())
-    return StepMemory(
+    try:
+        lowered = list(matrices(model, whole_parts(model)))
+    except ConfigError:
+        lowered = []
+    memory = StepMemory(
         weights=weights + _bytes(model.buffers()),
         rest=weights - sum(blocks),
         block=max(blocks, default=0.0),
@@ -72,7 +88,10 @@ def step_memory(model: Model, activations: float, largest: float) -> StepMemory:
         blocks=len(blocks),
         activations=activations,
         largest=largest,
+        halves=_bytes(lowered) / 2,
+        copies=_bytes(p for p in lowered if p.requires_grad),
     )
+    return memory.lowered() if train.weights_precision == "bf16" else memory
 
 
 def state_share(train: Train) -> float:

@@ -16,7 +16,8 @@ DEVICES = 8, 64
 
 def memory_plans(recipe: Recipe) -> dict[str, dict[str, float]]:
     """Return the bytes that a step of a recipe, or of its last stage, needs on each device at its
-    peak, by plan and task: shards of several numbers of devices, activation checkpointing."""
+    peak, by plan and task: shards of several numbers of devices, matrices in bfloat16, activation
+    checkpointing."""
     stages = stage_recipes(recipe)
     base = stages[-1].recipe if stages else recipe
     plans: dict[str, dict[str, float]] = {}
@@ -34,7 +35,10 @@ def memory_plans(recipe: Recipe) -> dict[str, dict[str, float]]:
         whole = whole or steps
         end = ", activation_checkpointing" if recomputed else ""
         plans[f"one device, or ddp{end}"] = {t: s.of_replicas() for t, s in steps.items()}
-        for devices in DEVICES:
+        if any(s.halves for s in steps.values()):
+            lowered = {task: step.lowered().of_replicas() for task, step in steps.items()}
+            plans[f"one device, or ddp, weights_precision: bf16{end}"] = lowered
+        for devices in () if base.train.weights_precision == "bf16" else DEVICES:
             plans[f"fsdp on {devices} devices{end}"] = {
                 task: step.of_shards(devices) for task, step in steps.items()
             }

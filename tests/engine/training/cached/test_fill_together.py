@@ -62,3 +62,50 @@ def test_two_processes_fill_one_store(runner: Any) -> None:
     done = runner.run([sys.executable, "-m", "sensorium", *command, "--device", "cpu"])
     assert done.returncode == 0, done.stderr
     assert records() == 40
+
+
+FATAL = """
+import os, signal
+from pathlib import Path
+from tiny_parts import Tiny
+
+class Fatal(Tiny):
+    def forward(self, pixel_values):
+        count = Path("forwards")
+        with count.open("a") as file:
+            file.write("x")
+        if count.stat().st_size == 5 and not Path("killed").exists():
+            Path("killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(pixel_values)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_actor_of_ray_costs_its_share(runner: Any) -> None:
+    pytest.importorskip("ray")
+    (runner.folder / "fatal.py").write_text(FATAL.replace('Path("', f'Path("{runner.folder}/'))
+    fatal = {"inputs": {"image": {"encoder": {"type": "fatal:Fatal", "freeze": True}}}}
+    file = runner.write(runner.recipe(fatal), "recipe")
+    command = ["cache", "fill", str(file), "--engine", "ray", "--device", "cpu"]
+    done = runner.run([sys.executable, "-m", "sensorium", *command])
+    assert done.returncode == 0, done.stderr
+    assert (runner.folder / "killed").exists()
+    assert records() == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine", "dask"], "--engine: found 'dask', expected local, torchrun or ray"),
+        (["--processes", "2"], "--processes: found 2 with --engine local, which is one process"),
+    ],
+)
+def test_mistakes_of_the_command(runner: Any, options: list[str], message: str) -> None:
+    from typer.testing import CliRunner
+
+    from sensorium.engine.utils import ConfigError
+    from sensorium.scripts.app import app
+
+    result = CliRunner().invoke(app, ["cache", "fill", "x.yaml", *options])
+    assert isinstance(result.exception, ConfigError) and message in str(result.exception)

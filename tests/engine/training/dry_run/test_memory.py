@@ -73,6 +73,22 @@ def test_a_step_needs_what_is_foretold(runner: Any, rows: int, recomputed: bool)
     assert plans[ONE + end]["lines"] == pytest.approx(measured.peak, rel=0.15)
 
 
+@pytest.mark.quick_share(2)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_weights_in_bfloat16_need_what_is_foretold(runner: Any, frozen: bool) -> None:
+    """The plan of a float32 recipe, and that of the recipe itself."""
+    lowered = train(precision="bf16", weights_precision="bf16")
+    values = recipe(runner, 1)
+    if frozen:
+        values = runner.changed(values, {"backbone": {"freeze": True, "lora": {"r": 2}}})
+    foretold = memory_plans(parse_recipe(values))[f"{ONE}, weights_precision: bf16"]
+    values = runner.changed(values, lowered)
+    assert memory_plans(parse_recipe(values))[ONE] == foretold
+    with Peak() as measured:
+        runner.train(values, "run")
+    assert foretold["lines"] == pytest.approx(measured.peak, rel=0.15)
+
+
 def test_shards_need_less_on_more_devices(runner: Any) -> None:
     plans = memory_plans(parse_recipe(recipe(runner, 1)))
     one, eight, many = (plans[p]["lines"] for p in (ONE, "fsdp on 8 devices", "fsdp on 64 devices"))

@@ -3,6 +3,7 @@ folder."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,49 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         check(recipe("mlflow"))
     with pytest.raises(ConfigError, match=r"train\.track"):
         recipe("tensorbored")
+
+
+@pytest.mark.parametrize("name", ["trackio", "wandb", "mlflow"])
+def test_other_trackers_get_the_log_through_accelerate(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offline, in the run's folder; the library itself is a stub with accelerate's interface."""
+    from accelerate import tracking
+
+    from sensorium.engine.checkpoint.trackers import OFFLINE, Trackers
+
+    class Stub(tracking.GeneralTracker):
+        requires_logging_directory = False
+        seen: list[Any] = []
+
+        def __init__(self, run_name: str) -> None:
+            self.seen.append(run_name)
+
+        name = "stub"
+        tracker = None
+
+        def start(self) -> None:
+            self.seen.append({key: os.environ[key] for key in OFFLINE[kind]})
+
+        def store_init_configuration(self, values: dict[str, Any]) -> None:
+            self.seen.append(values)
+
+        def log(self, values: dict[str, Any], step: int) -> None:
+            self.seen.append((step, values))
+
+        def finish(self) -> None:
+            self.seen.append("finished")
+
+    kind = name
+    for variable in OFFLINE[name]:
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, name, Stub)
+    trackers = Trackers([name], tmp_path / "run", {"train": {"steps": 3}})
+    trackers.log({"step": 1, "task": "digit", "loss": 0.5, "note": "text"}, 1)
+    trackers.close()
+    run, variables, config, line, end = Stub.seen
+    assert (run, config, end) == ("run", {"train.steps": 3}, "finished")
+    assert line == (1, {"digit/loss": 0.5})
+    folder = str((tmp_path / "run" / "tracking").absolute())
+    assert all(folder in value or value == "offline" for value in variables.values())
