@@ -6,6 +6,7 @@ from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .app import create_app as create_app
+    from .remote_decoder import RemoteDecoder as RemoteDecoder
     from .served import names_of_runs as names_of_runs
     from .settings import ServeSettings as ServeSettings
 else:
@@ -13,6 +14,7 @@ else:
         __name__,
         {
             "app": ["create_app"],
+            "remote_decoder": ["RemoteDecoder"],
             "served": ["names_of_runs"],
             "settings": ["ServeSettings"],
         },

@@ -37,6 +37,9 @@ def serve(
     files: Annotated[
         Path | None, typer.Option(help="folder of uploads; by default a temporary one")
     ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(metavar="URL", help="a vLLM server that runs the decoders")
+    ] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
@@ -49,15 +52,12 @@ def serve(
     try:
         import uvicorn
 
-        from sensorium.engine.serving import ServeSettings, create_app, names_of_runs
+        from sensorium.engine.serving import RemoteDecoder, ServeSettings, create_app, names_of_runs
     except ImportError as error:
         raise ConfigError(
             f"serve: needs {error.name}; install it with pip install 'sensorium[serve]'"
         ) from error
-    if host not in LOOPBACK and not api_key:
-        raise ConfigError(
-            f"--host {host}: others can reach it; set --api-key, or leave the host out"
-        )
+    _check_access(host, api_key)
     if files is not None:
         check_folder(files, "--files")
     places = dict(_named(text) for text in index or ())
@@ -77,11 +77,22 @@ def serve(
     pipelines = {
         name: load(run, device=device, dtype=precision) for name, run in names_of_runs(runs).items()
     }
+    if decoder is not None:
+        RemoteDecoder(decoder).attach(pipelines)
     retrievers = {name: Retriever(place, device=device) for name, place in places.items()}
     for retriever in retrievers.values():
         _ = retriever.model  # its errors are raised before the port is open
     app = create_app(pipelines, settings, retrievers)
     uvicorn.run(app, host=host, port=port, log_level="info", timeout_graceful_shutdown=30)
+
+
+def _check_access(host: str, api_key: str | None) -> None:
+    from sensorium.engine.utils import ConfigError
+
+    if host not in LOOPBACK and not api_key:
+        raise ConfigError(
+            f"--host {host}: others can reach it; set --api-key, or leave the host out"
+        )
 
 
 def _named(text: str) -> tuple[str, str]:

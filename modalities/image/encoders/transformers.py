@@ -265,8 +265,8 @@ class TransformersVision(Encoder):
         last = last_hidden(output)
         if last is None:
             raise ValueError(f"transformers: {type(self.model).__name__} returns no tokens")
-        if last.ndim == 3 and len(last) == 1 < len(pixels):  # all pictures in one sequence
-            last = last.view(len(pixels), -1, last.shape[-1])
+        if last.ndim == 3 and last.shape[0] == 1 < pixels.shape[0]:  # all pictures in one sequence
+            last = last.view(pixels.shape[0], -1, last.shape[-1])
             outputs = {i: o.view(last.shape) for i, o in outputs.items()}
         model, stages = self.model, len(self.blocks())
 
@@ -278,7 +278,7 @@ class TransformersVision(Encoder):
         hidden = [located(outputs[i], i) for i in self._order(requested)]
         features = located(last, -1)
         pooled = getattr(output, "pooler_output", None)
-        shape = (len(features.tokens), features.dim)
+        shape = (features.tokens.shape[0], features.dim)
         if isinstance(pooled, Tensor) and pooled.flatten(1).shape == shape:
             features = features.replace(pooled=pooled.flatten(1))
         if tiles:
