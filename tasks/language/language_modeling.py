@@ -8,36 +8,35 @@ Legend: `B` rows, `L` tokens of the longest target, `N` tokens of all targets, `
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...backbones.base import Backbone
-from ...backbones.visibility import Visibility
-from ...modalities.base import Features, Loss, PositiveFloat, PositiveInt, Probability, Tokenizer
-from ...modalities.messages import did_you_mean
+from ...backbones.base import Backbone, GenerationOptions, check_generation_options
+from ...modalities.base import Features, Loss, PositiveFloat, PositiveInt, Probability
 from ..base import Context, Row, Task
 from ..batch import Batch, Example, Tools
 from ..common import example_row, parse_target
 from ..uses import BACKBONE, DecoderUse
 from .metrics import LanguageMetrics
+from .mixture import Mixture, check_weights, last_word_tokens
 from .objectives import OBJECTIVES, Markers, Noise, markers_of
-from .packing import PackedRows
-from .places import encode_digits
+from .packing import PackedRows, packed_hidden
+from .spans import Phrases, encode_digits
+from .terms import TERMS, TermInputs, Terms
 from .unigram import Unigram
 
 
 class LanguageModeling(Task):
     """text: the text to learn, a template of columns. objectives: `causal`, `prefix`,
-    `span_corruption`, `identifiers` (the names of a program), `fill_in_the_middle`, `ul2`, each
-    with its weight, the chance that a row is
-    trained by it. attention: of the source, on a causal backbone.
+    `span_corruption`, `identifiers` (the names of a program), `collocations` (words that belong
+    together), `keyphrases`, `fill_in_the_middle`, `ul2`, each with its weight, the chance that
+    a row is trained by it. attention: of the source, on a causal backbone.
 
     max_length: longer texts are cut to so many tokens: at a random place in training, at the start
     in evaluation; null cuts none. noise_density, mean_span: fraction of the tokens that span
@@ -46,6 +45,13 @@ class LanguageModeling(Task):
     that spans are longer in a long text. split_digits: every digit of a number is a token.
     pack: tokens of a row; the texts of a batch share rows of so many and do not see each other, so
     that no loss changes and little is padded. Takes a decoder whose attention is causal.
+
+    phrases: statistics of the training texts, for `collocations` (`min_count`, `min_pmi`) and
+    `keyphrases` (`common`, `max_words`, `most`). keyphrases: a column with those of a text, a list
+    or a string with `;` between; by default they are chosen by the statistics.
+
+    terms: losses beside this one, on an encoder-decoder, each with its `weight`, logged apart:
+    `contrast`, `denoising`, `detection`, `matching`, `redenoising`.
 
     An evaluation scores every row by every objective; its corruptions depend on the text alone.
     """
@@ -59,6 +65,9 @@ class LanguageModeling(Task):
         "last_word_accuracy": "fraction of texts whose last word greedy decoding writes",
         **{f"{name}_loss": f"loss of the objective {name}" for name in OBJECTIVES},
         **{f"{name}_perplexity": f"perplexity of the objective {name}" for name in OBJECTIVES},
+        **{f"{name}_loss": f"loss of the term {name}" for name in TERMS},
+        "contrast_accuracy": "fraction of texts nearest to what belongs to them, in the batch",
+        "matching_accuracy": "fraction of pairs and of hard negatives rightly told apart",
     }
 
     def __init__(
@@ -73,11 +82,14 @@ class LanguageModeling(Task):
         sentinels: PositiveInt = 100,
         split_digits: bool = False,
         pack: PositiveInt | None = None,
+        phrases: Phrases | None = None,
+        keyphrases: str | None = None,
+        terms: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.text = parse_target("text", text)
         self.objectives = {"causal": 1.0} if objectives is None else dict(objectives)
-        _check_weights(self.objectives)
+        check_weights(self.objectives)
         if not 0 < noise_density < 1:
             raise ValueError(f"noise_density: found {noise_density}, expected between 0 and 1")
         longest = 1 if max_length is None else max_length
@@ -95,12 +107,18 @@ class LanguageModeling(Task):
         self.decoders = {BACKBONE: DecoderUse(attention=frozenset(kinds))}
         self.attention, self.max_length = attention, max_length
         self.split_digits, self.pack = split_digits, pack
-        self.noise = Noise(noise_density, mean_span, markers_of(self.objectives, sentinels))
+        self.terms = Terms(terms or [], TERMS)
+        self.phrases = Phrases() if phrases is None else phrases
+        self.phrases.enabled = any(OBJECTIVES[name].phrases for name in self.objectives)
+        self.keyphrases = keyphrases
+        markers = markers_of(self.objectives, sentinels)
+        self.noise = Noise(noise_density, mean_span, markers, phrases=self.phrases)
         self.encodes_context, self.vocabulary_size = False, 0  # set by `build`
         self.register_buffer("marker_ids", torch.zeros(0, dtype=torch.long), persistent=False)
 
     def columns(self) -> tuple[str, ...]:
-        return self.text.columns
+        named = () if self.keyphrases is None else (self.keyphrases,)
+        return tuple(dict.fromkeys((*self.text.columns, *named, *self.terms.columns())))
 
     def build(self, widths: Mapping[str, int], decoders: Mapping[str, Backbone]) -> None:
         """Find the tokens that the objectives need, sentinels, modes, marks of the middle, in the
@@ -125,6 +143,7 @@ class LanguageModeling(Task):
         known = [next(added) if i is None else i for i in ids]
         self.marker_ids = torch.tensor(known, dtype=torch.long)
         self.vocabulary_size = decoder.tokenizer.size + absent
+        self.terms.build(decoder)
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         """Labels: `source` and `target`, ids `[L]` by an objective drawn by the weights, or without
@@ -135,51 +154,49 @@ class LanguageModeling(Task):
         ids = encode_digits(tokenizer, text) if self.split_digits else tokenizer.encode(text)
         if not ids:
             raise ValueError("text: is empty; expected a text of one token or more")
-        last = 0 if rng is not None else _last_word_tokens(text, ids, tokenizer)
+        last = 0 if rng is not None else last_word_tokens(text, ids, tokenizer)
         if self.max_length is not None and len(ids) > self.max_length:
             spare = len(ids) - self.max_length
             start = int(rng.integers(spare + 1)) if rng is not None else 0
             ids, last = ids[start : start + self.max_length], 0
-        labels = self._pair(self._draw(rng), ids, rng, tokenizer)
+        noise = replace(self.noise, tokenizer=tokenizer, keyphrases=self._keyphrases(row))
+        mixture = Mixture(self.objectives, noise, self.encodes_context)
+        labels = mixture.pair(mixture.draw(rng), ids, rng)
         if rng is None:
             for name in self.objectives:
-                pair = self._pair(name, ids, rng, tokenizer)
+                pair = mixture.pair(name, ids, rng)
                 labels |= {f"{key}.{name}": value for key, value in pair.items()}
                 inside = OBJECTIVES[name].keeps_end and last + 1 < len(pair["target"])
                 labels[f"last.{name}"] = torch.tensor(last if inside else 0)
-        return Example(labels, {"text": text})
+        return Example(labels | self.terms.prepare(row, ids, tokenizer), {"text": text})
 
-    def _draw(self, rng: np.random.Generator | None) -> str:
-        names, weights = list(self.objectives), np.array(list(self.objectives.values()))
-        if rng is None or len(names) == 1:
-            return names[0]
-        return names[int(rng.choice(len(names), p=weights / weights.sum()))]
-
-    def _pair(
-        self, name: str, ids: list[int], rng: np.random.Generator | None, tokenizer: Tokenizer
-    ) -> dict[str, Tensor]:
-        """Return source and target by an objective, with the tokens at their ends: a causal row
-        begins with `bos` (`eos` without one), an encoder's text and every target end with `eos`."""
-        if rng is None:
-            rng = np.random.default_rng(zlib.crc32(np.array(ids).tobytes()))
-        noise = replace(self.noise, tokenizer=tokenizer)
-        source, target = OBJECTIVES[name].corrupt(ids, noise, rng)
-        start, end = tokenizer.bos_id, tokenizer.eos_id
-        first = [end if start is None else start]
-        source = [*source, end] if self.encodes_context else [*first, *source]
-        return {"source": torch.tensor(source), "target": torch.tensor([*target, end])}
+    def _keyphrases(self, row: Row) -> list[str] | None:
+        """Return those of the row's column; None if they are to be chosen."""
+        if self.keyphrases is None:
+            return None
+        cell = row[self.keyphrases]
+        names = cell.split(";") if isinstance(cell, str) else cell
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{self.keyphrases}: found {cell!r}, expected a list of texts")
+        return [name.strip() for name in names if name.strip()]
 
     def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
-        """Tokenizers of decoders are fitted on the texts."""
-        if not part.endswith(".tokenizer"):
+        """Tokenizers of decoders and phrases are fitted on the texts."""
+        if part != "phrases" and not part.endswith(".tokenizer"):
             return super().fit_examples(part, row)
         return [text for text in self.text.render(row) if text]
 
     def loss(self, batch: Batch, ctx: Context) -> Loss:
-        """Return the cross-entropy in float32, summed over target tokens. Parts: `correct`, tokens
-        whose logit is the largest."""
+        """Return the cross-entropy in float32, summed over target tokens; the mean of each term
+        counts as often. Parts: `correct`, tokens whose logit is the largest, and each term."""
         losses, correct = self._scores(batch, ctx)
-        return Loss(losses.sum(), len(losses), {"correct": correct.sum()})
+        total, parts = losses.sum(), {"correct": correct.sum()}
+        if self.terms.active:
+            inputs = TermInputs.of(batch, ctx.decoder(), self.marker_ids, ctx.generator)
+            for name, mean in self.terms.means(inputs).items():
+                total = total + self.terms.weights[name] * mean * len(losses)
+                parts[f"{name}_loss"] = mean.detach() * len(losses)
+        return Loss(total, len(losses), parts)
 
     def _scores(self, batch: Batch, ctx: Context, suffix: str = "") -> tuple[Tensor, Tensor]:
         """Return of each real target token, row after row, `[N]`: its loss, and whether its logit
@@ -195,7 +212,7 @@ class LanguageModeling(Task):
         labels = target.flatten()[positions]
         if self.pack is not None and len(source):
             rows = PackedRows.of(source_mask, mask, self.pack)
-            hidden = self._packed(decoder, torch.cat([source, target], 1), rows)
+            hidden = packed_hidden(decoder, torch.cat([source, target], 1), rows)
             positions = rows.predictors.to(target.device)
         else:
             context = Features(decoder.embed(source), source_mask.to(source.device))
@@ -204,17 +221,18 @@ class LanguageModeling(Task):
         correct = logits.detach().argmax(-1) == labels
         return F.cross_entropy(logits, labels, reduction="none"), correct
 
-    @staticmethod
-    def _packed(decoder: Backbone, ids: Tensor, rows: PackedRows) -> Tensor:
-        """Return hidden `[R, N, D]` of the packed rows of ids `[B, S + L]`."""
-        document = rows.document.to(ids.device)
-        embeds = decoder.embed(ids.flatten()[rows.index.to(ids.device)])
-        hidden: Tensor = decoder(embeds, document > 0, attention=Visibility.documents(document))
-        return hidden
-
-    def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
+    def predict(  # type: ignore[override]  # no other option
+        self,
+        batch: Batch,
+        ctx: Context,
+        *,
+        write: bool = False,
+        **options: Unpack[GenerationOptions],
+    ) -> list[Any]:
         """Return `scores` a row, by objective: `nll` in nats, its `tokens`, and, where the target
-        has it, `last_word`: whether greedy decoding writes it."""
+        has it, `last_word`: whether greedy decoding writes it. `text`: the row's; with `write` the
+        decoder writes the target of the first objective, and the text is what its source and this
+        target make: a new example where it samples (`do_sample: true`)."""
         scores: list[dict[str, Any]] = [{} for _ in range(len(batch))]
         for name in self.objectives:
             losses, correct = self._scores(batch, ctx, f".{name}")
@@ -225,8 +243,30 @@ class LanguageModeling(Task):
                 row[name] = {"nll": float(nll.detach().sum()), "tokens": len(nll)}
                 if last:
                     row[name]["last_word"] = bool(right[-1 - last : -1].all())
-        texts = [reference["text"] for reference in batch.references]
-        return [{"text": t, "scores": row} for t, row in zip(texts, scores, strict=True)]
+        if write:
+            texts = self._written(batch, ctx, options)
+        else:
+            texts = [reference["text"] for reference in batch.references]
+        rows = [{"text": t, "scores": row} for t, row in zip(texts, scores, strict=True)]
+        if self.terms.active:
+            inputs = TermInputs.of(batch, ctx.decoder(), self.marker_ids, None)
+            self.terms.score(inputs, rows)
+        return rows
+
+    def _written(self, batch: Batch, ctx: Context, options: GenerationOptions) -> list[str]:
+        check_generation_options(options)
+        decoder, name = ctx.decoder(), next(iter(self.objectives))
+        labels, masks = batch.labels[f"source.{name}"], batch.label_masks[f"source.{name}"]
+        source = Markers.resolve(labels, self.marker_ids)
+        context = Features(decoder.embed(source), masks.to(source.device))
+        limit = int(batch.label_masks[f"target.{name}"].sum(1).max()) + 8
+        ids = decoder.generate(context, self.attention, **{"max_new_tokens": limit, **options})
+        mixture = Mixture(self.objectives, replace(self.noise, tokenizer=decoder.tokenizer))
+        rows = zip(labels, masks, ids, strict=True)
+        return [
+            mixture.read(name, s[m].tolist(), t.tolist(), self.marker_ids.tolist())
+            for s, m, t in rows
+        ]
 
     def metrics(self) -> LanguageMetrics:
         return LanguageMetrics(self.objectives)
@@ -255,26 +295,3 @@ class LanguageModeling(Task):
 
     def example_rows(self) -> list[dict[str, Any]]:
         return [example_row((self.text,), text) for text in ("a red circle", "two blue squares")]
-
-
-def _check_weights(objectives: Mapping[str, float]) -> None:
-    if not objectives:
-        raise ValueError(f"objectives: is empty, expected one or more of {', '.join(OBJECTIVES)}")
-    for name, weight in objectives.items():
-        if name not in OBJECTIVES:
-            raise ValueError(
-                f"objectives: found {name!r}, expected {', '.join(OBJECTIVES)}"
-                f"{did_you_mean(name, OBJECTIVES)}"
-            )
-        if not 0 < weight < float("inf"):
-            raise ValueError(f"objectives.{name}: found {weight}, expected a weight above 0")
-
-
-def _last_word_tokens(text: str, ids: list[int], tokenizer: Tokenizer) -> int:
-    """Return the number of tokens of the last word; 0 if there is no word before it."""
-    words = text.rsplit(maxsplit=1)
-    if len(words) < 2:
-        return 0
-    before = tokenizer.encode(words[0])
-    shared = next((k for k, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), None)
-    return len(ids) - (min(len(before), len(ids)) if shared is None else shared)

@@ -6,15 +6,26 @@ the source is the encoder's. Ids that the vocabulary lacks are negative here (`M
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
 
 from ...modalities.base import Tokenizer
-from .corruptions import corrupt_spans, move_middle, sample_spans
-from .places import corrupt_groups, identifier_groups
+from .spans import (
+    Phrases,
+    Span,
+    corrupt_groups,
+    corrupt_spans,
+    identifier_groups,
+    move_middle,
+    occurrences,
+    restore_middle,
+    restore_spans,
+    sample_spans,
+    token_places,
+)
 
 INFILLING = ("PRE", "SUF", "MID")
 MODES = ("R", "S", "X")
@@ -76,27 +87,35 @@ class Markers:
 @dataclass(frozen=True)
 class Noise:
     """Of span corruption. rate: fraction of the tokens. mean_span: tokens of a span. tokenizer: by
-    which objectives find words among the ids."""
+    which objectives find words among the ids. phrases: chosen by statistics of the training texts.
+    keyphrases: of this text, where the data have them."""
 
     rate: float
     mean_span: float
     markers: Markers
     tokenizer: Tokenizer | None = None
+    phrases: Phrases = field(default_factory=Phrases)
+    keyphrases: Sequence[str] | None = None
 
 
 Corrupt = Callable[[list[int], Noise, np.random.Generator], Pair]
+Restore = Callable[[Sequence[int], Sequence[int], Noise], list[int]]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """corrupt: ids -> (source, target). markers: names of the special tokens, beside sentinels.
-    encoder: whether an encoder-decoder can learn it. keeps_end: the target ends as the text."""
+    """corrupt: ids -> (source, target). restore: the text of a source and a target, which may also
+    be a decoder's. markers: names of the special tokens, beside sentinels. encoder: whether an
+    encoder-decoder can learn it. keeps_end: the target ends as the text. phrases: whether it needs
+    statistics of the training texts."""
 
     corrupt: Corrupt
+    restore: Restore
     markers: tuple[str, ...] = ()
     sentinels: bool = False
     encoder: bool = True
     keeps_end: bool = False
+    phrases: bool = False
 
 
 def causal(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
@@ -132,6 +151,58 @@ def identifiers(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
     return corrupt_groups(ids, [groups[number] for number in sorted(drawn)], sentinels)
 
 
+def collocations(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
+    """Return the text with runs of words that belong together masked, drawn until `rate` of its
+    tokens are, and the runs. A text without any has none masked."""
+    assert noise.tokenizer is not None
+    spans = noise.phrases.collocations(noise.tokenizer.decode(ids))
+    places = token_places(ids, noise.tokenizer, spans)
+    drawn: list[Span] = []
+    masked = 0
+    sentinels = noise.markers.sentinels
+    for number in rng.permutation(len(places)).tolist()[: len(sentinels) - 1]:
+        if masked >= max(1, noise.rate * len(ids)):
+            break
+        drawn.append(places[number])
+        masked += places[number][1] - places[number][0]
+    return corrupt_spans(ids, sorted(drawn), sentinels)
+
+
+def keyphrases(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
+    """Return the text with its keyphrases masked, and all of them, those of the text in their
+    order first, with a `;` between."""
+    tokenizer, sentinels = noise.tokenizer, noise.markers.sentinels
+    assert tokenizer is not None
+    text, names = tokenizer.decode(ids), noise.keyphrases
+    spans = noise.phrases.keyphrases(text) if names is None else occurrences(text, names)
+    places = token_places(ids, tokenizer, sorted(spans[: len(sentinels) - 1]))
+    source, _ = corrupt_spans(ids, places, sentinels)
+    phrases = [ids[start:stop] for start, stop in places]
+    present = {tokenizer.decode(p).strip().lower() for p in phrases}
+    phrases += [tokenizer.encode(n) for n in names or () if n.strip().lower() not in present]
+    between = tokenizer.encode(";")
+    return source, [i for k, p in enumerate(phrases) for i in (*(between if k else ()), *p)]
+
+
+def restore_keyphrases(source: Sequence[int], target: Sequence[int], noise: Noise) -> list[int]:
+    assert noise.tokenizer is not None
+    between, phrases = noise.tokenizer.encode(";"), [list[int]()]
+    place = 0
+    while place < len(target):
+        if list(target[place : place + len(between)]) == between:
+            phrases.append([])
+            place += len(between)
+        else:
+            phrases[-1].append(target[place])
+            place += 1
+    numbers = {sentinel: k for k, sentinel in enumerate(noise.markers.sentinels)}
+    return [
+        i
+        for token in source
+        for i in ([token] if token not in numbers else (phrases[numbers[token] :] or [[]])[0])
+    ]
+
+
 def fill_in_the_middle(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
     """Return all of the text as target, its middle at the end. Both ends of the middle are uniform
     among all places."""
@@ -151,13 +222,34 @@ def ul2(ids: list[int], noise: Noise, rng: np.random.Generator) -> Pair:
     return [*noise.markers.ids([mode]), *source], target
 
 
+def restore_appended(source: Sequence[int], target: Sequence[int], noise: Noise) -> list[int]:
+    return [*source, *target]
+
+
+def restore_sentinels(source: Sequence[int], target: Sequence[int], noise: Noise) -> list[int]:
+    return restore_spans(source, target, noise.markers.sentinels)
+
+
+def restore_moved(source: Sequence[int], target: Sequence[int], noise: Noise) -> list[int]:
+    markers = noise.markers.ids(INFILLING)
+    return restore_middle(target, markers) if set(markers) <= set(target) else [*target]
+
+
+def restore_ul2(source: Sequence[int], target: Sequence[int], noise: Noise) -> list[int]:
+    mode, *rest = source
+    appended = mode == noise.markers.ids(["S"])[0]
+    return (restore_appended if appended else restore_sentinels)(rest, target, noise)
+
+
 OBJECTIVES = {
-    "causal": Objective(causal, encoder=False, keeps_end=True),
-    "prefix": Objective(prefix, keeps_end=True),
-    "span_corruption": Objective(span_corruption, sentinels=True),
-    "identifiers": Objective(identifiers, sentinels=True),
-    "fill_in_the_middle": Objective(fill_in_the_middle, INFILLING, encoder=False),
-    "ul2": Objective(ul2, MODES, sentinels=True),
+    "causal": Objective(causal, restore_appended, encoder=False, keeps_end=True),
+    "prefix": Objective(prefix, restore_appended, keeps_end=True),
+    "span_corruption": Objective(span_corruption, restore_sentinels, sentinels=True),
+    "identifiers": Objective(identifiers, restore_sentinels, sentinels=True),
+    "collocations": Objective(collocations, restore_sentinels, sentinels=True, phrases=True),
+    "keyphrases": Objective(keyphrases, restore_keyphrases, sentinels=True, phrases=True),
+    "fill_in_the_middle": Objective(fill_in_the_middle, restore_moved, INFILLING, encoder=False),
+    "ul2": Objective(ul2, restore_ul2, MODES, sentinels=True),
 }
 
 

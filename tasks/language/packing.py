@@ -12,6 +12,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from ...backbones.base import Backbone
+from ...backbones.visibility import Visibility
+
 
 @dataclass(frozen=True)
 class PackedRows:
@@ -49,6 +52,14 @@ class PackedRows:
                 predictors[text] = torch.arange(first, number * width + stop)
                 start = stop
         return cls(index, document, torch.cat(predictors))
+
+
+def packed_hidden(decoder: Backbone, ids: Tensor, rows: PackedRows) -> Tensor:
+    """Return hidden `[R, N, D]` of the packed rows of ids `[B, S + L]`."""
+    document = rows.document.to(ids.device)
+    embeds = decoder.embed(ids.flatten()[rows.index.to(ids.device)])
+    hidden: Tensor = decoder(embeds, document > 0, attention=Visibility.documents(document))
+    return hidden
 
 
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from .masked_lm import MaskedLM as MaskedLM
     from .metrics import MaskedMetrics as MaskedMetrics
     from .replaced import ReplacedToken as ReplacedToken
+    from .replaced import sample as sample
     from .text import MaskRule as MaskRule
     from .text import TextIds as TextIds
     from .text import encode_text as encode_text
+    from .text import positions_of as positions_of
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -19,7 +21,7 @@ else:
             "answers": ["MaskedAnswer"],
             "masked_lm": ["MaskedLM"],
             "metrics": ["MaskedMetrics"],
-            "replaced": ["ReplacedToken"],
-            "text": ["MaskRule", "TextIds", "encode_text"],
+            "replaced": ["ReplacedToken", "sample"],
+            "text": ["MaskRule", "TextIds", "encode_text", "positions_of"],
         },
     )

@@ -16,17 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ....modalities.base import Features, Loss, NonNegativeFloat, Probability
+from ....modalities.base import Loss, NonNegativeFloat, Probability
 from ...base import Context, Row, Task, VocabularyEncoder
 from ...batch import Batch, Example, Tools
 from ...uses import StreamUse
 from ..sections import read_weighted
+from ..spans import Phrases
 from ..unigram import Unigram
 from .conditions import Conditions
+from .docking import Docking
 from .metrics import MASKED, MaskedMetrics
 from .pretext import PRETEXTS, Encoded, Losses, Pretext, token_losses
 from .text import (
-    Docked,
     MaskRule,
     TextIds,
     encode_text,
@@ -39,14 +40,19 @@ from .text import (
 class MaskedLM(Task):
     """stream: the text; its encoder has a vocabulary: `lm_head: true`, or `{share: backbone}`.
     before: streams docked in front of the text, as wide as its embeddings (`connector: linear`).
+    items: streams whose cells are lists, each item a vector there (sentences of a document).
+    regions: `{image: boxes}`, a stream of `before` by the boxes of a column, `[x1, y1, x2, y2]` as
+    fractions of the picture that the encoder sees.
 
     mask_prob: of a token to be predicted. random_prob, keep_prob: of the chosen ones, share that
     becomes a random token, and that stays; the others become the mask token. weight: of this loss;
     0 leaves the others alone. conditions: `{language: [de, sw]}`, columns and their values; a
     learned vector of the value is added to the states before the vocabulary, in this task alone.
 
-    pretext: disposable decoders, each with its `weight`: `bow`, `condenser`, `decoder`, `enhanced`,
-    `future`, `sections`, `visible`, `weak`.
+    pretext: disposable decoders, each with its `weight`: `bow`, `condenser`, `ctc`, `decoder`,
+    `enhanced`, `frames`, `future`, `hierarchy`, `infilling`, `matching`, `objects`,
+    `replaced_phrases`, `sections`, `triples`, `triplet`, `visible`, `weak`. phrases: statistics of
+    the training texts, by which keyphrases are chosen where the data have none.
 
     An evaluation masks by the text alone, so that two models are scored on the same tokens.
     """
@@ -67,31 +73,41 @@ class MaskedLM(Task):
         *,
         stream: str = "text",
         before: list[str] | None = None,
+        items: list[str] | None = None,
+        regions: dict[str, str] | None = None,
         mask_prob: Probability = 0.15,
         random_prob: Probability = 0.1,
         keep_prob: Probability = 0.1,
         weight: NonNegativeFloat = 1.0,
         conditions: dict[str, list[str]] | None = None,
         pretext: list[dict[str, Any]] | None = None,
+        phrases: Phrases | None = None,
     ) -> None:
         super().__init__()
-        self.stream, self.before, self.weight = stream, tuple(before or ()), weight
+        self.stream, self.weight = stream, weight
+        self.docking = Docking(before or (), items or (), regions or {})
         self.rule = MaskRule(mask_prob, random_prob, keep_prob)
         parts = read_weighted("pretext", pretext or [], PRETEXTS, Pretext)
         self.weights = {name: value for name, value, _ in parts}
         self.pretext = nn.ModuleDict({name: part for name, _, part in parts})
+        self.phrases = Phrases() if phrases is None else phrases
+        self.phrases.enabled = any(part.needs_phrases for _, _, part in parts)
+        for name, _, part in parts:
+            part.name, part.phrases = name, self.phrases
+            if part.needs_docked and not self.docking:
+                raise ValueError(f"pretext: {name} reads what stands before the text; add before")
         self.conditions = Conditions(conditions or {})
         self.hides_masks = any(part.hides_masks for _, _, part in parts)
-        if stream in self.before:
+        if stream in self.docking.streams(stream):
             raise ValueError(f"before: names {stream!r}, the text itself")
-        if self.before and self.hides_masks:
+        if self.docking and self.hides_masks:
             raise ValueError("pretext: visible reads the text alone; leave before out")
         layers = tuple(dict.fromkeys(n for _, _, p in parts for n in p.needs_layers))
         self.layers = layers
         needs = {"vocabulary"} | ({"hidden_states"} if layers else set())
-        needs |= {"inputs_embeds"} if self.before else set()
+        needs |= {"inputs_embeds"} if self.docking else set()
         self.streams = {stream: StreamUse(supports=frozenset(needs))}
-        self.streams |= {name: StreamUse(width=stream) for name in self.before}
+        self.streams |= self.docking.streams(stream)
         self.self_supervised = frozenset({stream})
         if not (weight and mask_prob) and not any(self.weights.values()):
             raise ValueError("weight: is 0 and there is no pretext; nothing is learned")
@@ -105,7 +121,7 @@ class MaskedLM(Task):
 
     def columns(self) -> tuple[str, ...]:
         sections = (column for part in self.parts.values() for column in part.columns())
-        return tuple(dict.fromkeys((*self.conditions.columns, *sections)))
+        return tuple(dict.fromkeys((*self.conditions.columns, *self.docking.columns(), *sections)))
 
     def nullable(self) -> Sequence[str]:
         return [column for part in self.parts.values() for column in part.columns()]
@@ -114,17 +130,24 @@ class MaskedLM(Task):
         """Create the disposable decoders and the vectors of the conditions."""
         width = widths[f"{self.stream}.encoder"]
         self.conditions.build(width)
+        self.docking.build(width)
         for part in self.parts.values():
             part.build(width)
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         """Labels: of the conditions, and of the disposable decoders, `PRETEXT.NAME`."""
-        labels = self.conditions.prepare(row)
+        labels = self.conditions.prepare(row) | self.docking.prepare(row)
         for name, part in self.parts.items():
             if all(column in row for column in part.columns()):
                 made = part.prepare(row, self._own(tools), rng)
                 labels |= {f"{name}.{key}": value for key, value in made.items()}
         return Example(labels)
+
+    def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
+        """Phrases are fitted on the texts."""
+        if part != "phrases":
+            return super().fit_examples(part, row)
+        return [row[self.stream]] if isinstance(row.get(self.stream), str) else []
 
     def _own(self, tools: Tools) -> Tools:
         own = {n: t for n, t in tools.stream_tokenizers.items() if n == self.stream}
@@ -162,21 +185,16 @@ class MaskedLM(Task):
         draws = generator or torch.Generator().manual_seed(0)
         rule = self.rule if generator is not None else MaskRule(self.rule.prob, 0.0, 0.0)
         corrupted = text.corrupt(chosen, rule, mask_id(encoder, rule), self.size, draws)
-        features = self._states(encoder, text.with_ids(corrupted), chosen, ctx)
+        docked = self.docking.dock(batch, ctx)
+        reading = text.with_ids(corrupted)
+        reading = reading.hiding(chosen) if self.hides_masks else reading
+        features = encode_text(encoder, reading, docked=docked, hidden_states=self.layers)
         labels = {
             key: (value, batch.label_masks[key].to(value.device))
             for key, value in batch.labels.items()
             if key in batch.label_masks
         }
-        return Encoded(encoder, text, chosen, corrupted, features, draws, labels)
-
-    def _states(
-        self, encoder: VocabularyEncoder, text: TextIds, chosen: Tensor, ctx: Context
-    ) -> Features:
-        if self.hides_masks:
-            text = text.hiding(chosen)
-        docked = Docked.of(self.before, ctx)
-        return encode_text(encoder, text, docked=docked, hidden_states=self.layers)
+        return Encoded(encoder, text, chosen, corrupted, features, draws, labels, docked)
 
     def masked(self, encoded: Encoded, batch: Batch) -> tuple[Losses, Tensor]:
         """Return the losses of the chosen tokens, and whether each has the largest logit `[N]`."""
@@ -191,14 +209,12 @@ class MaskedLM(Task):
         rows: list[dict[str, Any]] = [{"scores": {}} for _ in range(len(batch))]
         if self.rule.prob and self.weight:
             losses, correct = self.masked(encoded, batch)
-            for row, (nll, count) in zip(rows, sums_by_row(losses, len(rows)), strict=True):
+            for row, (nll, count) in zip(rows, losses.sums(len(rows)), strict=True):
                 row["scores"][MASKED] = {"nll": nll, "tokens": count, "correct": 0}
             for index in losses.rows[correct].tolist():
                 rows[index]["scores"][MASKED]["correct"] += 1
         for name, part in self.parts.items():
-            for row, (nll, count) in zip(
-                rows, sums_by_row(part.losses(encoded), len(rows)), strict=True
-            ):
+            for row, (nll, count) in zip(rows, part.losses(encoded).sums(len(rows)), strict=True):
                 row["scores"][name] = {"nll": nll, "tokens": count}
             for key, values in part.measures(encoded).items():
                 for row, value in zip(rows, values.tolist(), strict=True):
@@ -228,10 +244,13 @@ class MaskedLM(Task):
             yield from ordinary_ids(batch.streams[self.stream]["main"], self.special)
 
     def example_rows(self) -> list[dict[str, Any]]:
-        sections = [c for part in self.parts.values() for c in part.columns()]
-        conditions = {column: values[0] for column, values in self.conditions.values.items()}
-        texts = ("a red circle", "two small blue squares")
-        return [{**dict.fromkeys(sections, text), **conditions} for text in texts]
+        cells: dict[str, Any] = {
+            column: [[0.1, 0.2, 0.6, 0.8]] for column in self.docking.columns()
+        }
+        for part in self.parts.values():
+            cells |= part.example()
+        cells |= {column: values[0] for column, values in self.conditions.values.items()}
+        return [dict(cells) for _ in range(2)]
 
 
 def mask_id(encoder: VocabularyEncoder, rule: MaskRule) -> int:
@@ -241,11 +260,3 @@ def mask_id(encoder: VocabularyEncoder, rule: MaskRule) -> int:
             "stream: its tokenizer has no mask token; take the model's own, bytes or bpe"
         )
     return number or 0
-
-
-def sums_by_row(losses: Losses, count: int) -> list[tuple[float, int]]:
-    """Return the sum and number of the losses of each row."""
-    zeros = torch.zeros(count, dtype=torch.float32, device=losses.values.device)
-    sums = zeros.index_add(0, losses.rows, losses.values.detach().float())
-    counts = torch.bincount(losses.rows, minlength=count)
-    return list(zip(sums.tolist(), counts.tolist(), strict=True))

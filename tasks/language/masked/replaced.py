@@ -21,7 +21,7 @@ from ....modalities.base import Loss, NonNegativeFloat, PositiveFloat, Probabili
 from ...base import Context, Task
 from ...batch import Batch
 from ...uses import StreamUse
-from .masked_lm import mask_id, sums_by_row
+from .masked_lm import mask_id
 from .metrics import MASKED, MaskedMetrics
 from .pretext import Losses, token_losses
 from .text import MaskRule, TextIds, encode_text, positions_of
@@ -139,7 +139,7 @@ class ReplacedToken(Task):
         detection, right = self.detect(ctx, text, sampled)
         count = len(batch)
         hits = [replace(x, values=r.float()) for x, r in ((losses, correct), (detection, right))]
-        pairs = (sums_by_row(x, count) for x in (losses, detection, *hits))
+        pairs = (x.sums(count) for x in (losses, detection, *hits))
         return [
             {
                 "scores": {

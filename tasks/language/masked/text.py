@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ....modalities.base import Features
 from ....modalities.groups import EncoderInputs, groups_of, merge
-from ...base import Context, VocabularyEncoder
+from ...base import VocabularyEncoder
 from ...common import merged_ids
+from .docking import Docked
 
 
 @dataclass(frozen=True)
@@ -120,22 +121,6 @@ def positions_of(chosen: Tensor) -> Tensor:
     return chosen.flatten().nonzero().squeeze(1)
 
 
-@dataclass(frozen=True)
-class Docked:
-    """Streams in front of the text: embeddings `[B, P, E]` and mask `[B, P]`."""
-
-    embeds: Tensor
-    mask: Tensor
-
-    @classmethod
-    def of(cls, streams: Sequence[str], ctx: Context) -> Self | None:
-        features = [ctx.encode(name) for name in streams]
-        if not features:
-            return None
-        embeds = torch.cat([f.tokens.masked_fill(~f.mask[..., None], 0) for f in features], 1)
-        return cls(embeds, torch.cat([f.mask for f in features], 1))
-
-
 def encode_text(
     encoder: VocabularyEncoder,
     text: TextIds,
@@ -152,19 +137,7 @@ def encode_text(
     options: dict[str, Any] = {"hidden_states": tuple(hidden_states)} if hidden_states else {}
     if docked is not None:
         embeds = encoder.embed(text.ids) if embeds is None else embeds
-        if docked.embeds.shape[-1] != embeds.shape[-1]:
-            raise ValueError(
-                f"before: its streams are {docked.embeds.shape[-1]} wide, the text's embeddings "
-                f"{embeds.shape[-1]}; take an encoder whose two widths are one"
-            )
-        count = docked.mask.shape[1]
-        whole = Features(
-            torch.cat([docked.embeds.to(embeds.dtype), embeds], 1),
-            torch.cat([docked.mask, text.mask], 1),
-        )
-        ids = torch.cat([text.ids[:, :1].expand(-1, count), text.ids], 1)
-        out = encoder(ids=ids, mask=whole.mask, inputs_embeds=whole.tokens, **options)
-        return _after(out, count)
+        return encode_docked(encoder, text, docked, embeds, **options)[1]
     if embeds is not None:
         return encoder(ids=text.ids, mask=text.mask, inputs_embeds=embeds, **options)
     if encoder.batch_invariant or text.ids.is_meta:
@@ -177,6 +150,26 @@ def encode_text(
         for n, rows in groups.items()
     ]
     return merge(parts) if len(parts) > 1 else parts[0][1]
+
+
+def encode_docked(
+    encoder: VocabularyEncoder, text: TextIds, docked: Docked, embeds: Tensor, **options: Any
+) -> tuple[Features, Features]:
+    """Return the states of what is docked `[B, P, D]` and of the text behind it `[B, L, D]`, whose
+    embeddings are `[B, L, E]`. Raise ValueError if the two differ in width."""
+    if docked.embeds.shape[-1] != embeds.shape[-1]:
+        raise ValueError(
+            f"before: its streams are {docked.embeds.shape[-1]} wide, the text's embeddings "
+            f"{embeds.shape[-1]}; take an encoder whose two widths are one"
+        )
+    count = docked.mask.shape[1]
+    whole = Features(
+        torch.cat([docked.embeds.to(embeds.dtype), embeds], 1),
+        torch.cat([docked.mask, text.mask], 1),
+    )
+    ids = torch.cat([text.ids[:, :1].expand(-1, count), text.ids], 1)
+    out = encoder(ids=ids, mask=whole.mask, inputs_embeds=whole.tokens, **options)
+    return Features(out.tokens[:, :count], out.mask[:, :count]), _after(out, count)
 
 
 def _after(features: Features, count: int) -> Features:

@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 
 from sensorium.modalities.text.datasets.arithmetic import Arithmetic
 from sensorium.modalities.text.tokenizers import BPE, Bytes
-from sensorium.tasks.language import (
-    OBJECTIVES,
+from sensorium.tasks.language import OBJECTIVES
+from sensorium.tasks.language.objectives import MODES, Noise, markers_of
+from sensorium.tasks.language.spans import (
+    Phrases,
+    corrupt_groups,
     corrupt_spans,
+    encode_digits,
+    identifier_groups,
     move_middle,
-    restore_middle,
     restore_spans,
     sample_spans,
 )
-from sensorium.tasks.language.objectives import INFILLING, MODES, Noise, markers_of
-from sensorium.tasks.language.places import corrupt_groups, encode_digits, identifier_groups
 
 TEXTS = st.text(min_size=1, max_size=80) | st.sampled_from(
     [
@@ -38,21 +40,11 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def noise(name: str, sentinels: int = 5, rate: float = 0.15) -> Noise:
-    return Noise(rate, 3.0, markers_of([name], sentinels), Bytes())
+    return Noise(rate, 3.0, markers_of([name], sentinels), Bytes(), PHRASES)
 
 
-def restored(name: str, source: list[int], target: list[int], markers: Noise) -> list[int]:
-    """The text that an objective's source and target were made of."""
-    names = markers.markers
-    if name == "fill_in_the_middle":
-        assert source == []
-        return restore_middle(target, names.ids(INFILLING))
-    if name == "ul2":
-        mode, source = source[0], source[1:]
-        name = "prefix" if mode == names.ids([MODES[1]])[0] else "span_corruption"
-    if name in ("span_corruption", "identifiers"):
-        return restore_spans(source, target, names.sentinels)
-    return [*source, *target]
+PHRASES = Phrases(min_count=1)
+PHRASES.fit(["plain English words", "other words", "plain text", "Привет, мир и дом"])
 
 
 @settings(max_examples=60, deadline=None)
@@ -61,7 +53,7 @@ def restored(name: str, source: list[int], target: list[int], markers: Noise) ->
 def test_source_and_target_restore_the_text(name: str, text: str, seed: int) -> None:
     ids, options = Bytes().encode(text), noise(name)
     source, target = OBJECTIVES[name].corrupt(ids, options, np.random.default_rng(seed))
-    assert target and restored(name, source, target, options) == ids
+    assert OBJECTIVES[name].restore(source, target, options) == ids
     again = OBJECTIVES[name].corrupt(ids, options, np.random.default_rng(seed))
     assert again == (source, target)
 
@@ -149,7 +141,7 @@ def test_ten_thousand_texts_are_restored(name: str) -> None:
         script = SCRIPTS[number % len(SCRIPTS)]
         ids = Bytes().encode("".join(rng.choice(list(script), size=int(rng.integers(1, 60)))))
         source, target = OBJECTIVES[name].corrupt(ids, options, rng)
-        assert restored(name, source, target, options) == ids
+        assert OBJECTIVES[name].restore(source, target, options) == ids
         tokens += len(ids)
         masked += len([i for i in target if i >= 0])
     if name == "span_corruption":

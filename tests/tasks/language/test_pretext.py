@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.backbones.encoder import BackboneEncoder
+from sensorium.modalities.base import Features
 from sensorium.tasks.language.masked import MaskedLM
 from sensorium.tasks.language.masked.pretext import (
     PRETEXTS,
@@ -28,11 +29,35 @@ from sensorium.tests.tasks.language.tiny import (
     text_batch,
 )
 
-ROWS: list[dict[str, Any]] = [{"facts": text[::-1], "ruling": text.upper()} for text in TEXTS]
+KEYS = ["red circle", "blue squares", "мир", "x", "문장"]
+ROWS: list[dict[str, Any]] = [
+    {
+        "text": text,
+        "facts": text[::-1],
+        "ruling": text.upper(),
+        "keys": key,
+        "objects": ["sun"],
+        "path": "news/sport" if number < 3 else "news/world",
+        "triples": [{"head": key, "relation": "is a", "tail": "thing"}],
+    }
+    for number, (text, key) in enumerate(zip(TEXTS, KEYS, strict=True))
+]
+IMAGE = Features.dense(torch.randn(len(TEXTS), 1, 16, generator=torch.Generator().manual_seed(2)))
+DOCKED = {"ctc", "frames", "matching", "objects"}
+"""Terms that read what stands before the text."""
 SECTIONS = {"type": "sections", "columns": {"facts": 0.6, "ruling": 0.4}}
 OPTIONS: dict[str, dict[str, Any]] = {
     "bow": {},
     "condenser": {"early": 0},
+    "ctc": {},
+    "frames": {},
+    "hierarchy": {"column": "path", "paths": ["news/sport", "news/world"]},
+    "infilling": {"column": "keys"},
+    "matching": {},
+    "objects": {"classes": ["sun", "moon"]},
+    "replaced_phrases": {"column": "keys"},
+    "triples": {},
+    "triplet": {"column": "path"},
     "decoder": {"feed": "embeddings"},
     "enhanced": {},
     "future": {"tokens": 2},
@@ -72,9 +97,10 @@ def test_the_encoder_is_the_same_with_and_without_a_decoder(name: str) -> None:
     encoder = causal_encoder() if name == "future" else encoder_of()
     names, ids = set(encoder.state_dict()), torch.tensor([[1, 50, 60, 2]])
     before = encoder(ids=ids, mask=ids > 0).tokens
-    task = task_of({"type": name, **OPTIONS[name]})
+    docked = ["image"] if name in DOCKED else []
+    task = task_of({"type": name, **OPTIONS[name]}, before=docked)
     batch = text_batch(task, ROWS, encoder)
-    loss = task.loss(batch, StubContext({}).reading("text", encoder, TEXTS))
+    loss = task.loss(batch, StubContext({"image": IMAGE}).reading("text", encoder, TEXTS))
     loss.total.backward()
     assert set(encoder.state_dict()) == names
     assert torch.equal(encoder(ids=ids, mask=ids > 0).tokens, before)
@@ -89,13 +115,12 @@ def test_a_zero_weight_removes_exactly_its_term(name: str) -> None:
     if name == "visible":
         return  # it also decides what the encoder reads
     losses = []
-    for weight in (1.0, 0.0):
-        task = task_of({**options, "weight": weight})
-        context = StubContext({}).reading("text", encoder, TEXTS)
+    docked = ["image"] if name in DOCKED else []
+    for sections in ([{**options, "weight": 1.0}], [{**options, "weight": 0.0}], []):
+        task = task_of(*sections, before=docked)
+        context = StubContext({"image": IMAGE}).reading("text", encoder, TEXTS)
         losses.append(task.loss(text_batch(task, ROWS, encoder), context))
-    alone = task_of().loss(
-        text_batch(task_of(), ROWS, encoder), StubContext({}).reading("text", encoder, TEXTS)
-    )
+    alone = losses[2]
     torch.testing.assert_close(losses[1].total, alone.total)
     with_term = alone.total + losses[0].parts[f"{name}_loss"]
     torch.testing.assert_close(losses[0].total, with_term)

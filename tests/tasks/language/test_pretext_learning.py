@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from sensorium.modalities.base import Features
 from sensorium.tasks.language.masked import MaskedLM
+from sensorium.tasks.language.masked.pretext import effective_rank
 from sensorium.testing.context import StubContext
 from sensorium.tests.tasks.language.test_pretext import (
     ROWS,
@@ -99,3 +101,37 @@ def _detached(features: Features) -> Features:
     return features.replace(
         tokens=features.tokens.detach(), pooled=features.tokens[:, 0].detach(), hidden_states=layers
     )
+
+
+WORDS = ["red", "blue", "circle", "square", "small", "big", "one", "two", "cat", "dog"]
+
+
+def rank_after(*sections: dict[str, Any], **options: Any) -> float:
+    """Return the effective rank of the states of real tokens after a short training."""
+    encoder = encoder_of("bert", hidden_size=32, intermediate_size=64)
+    task = MaskedLM(pretext=list(sections), mask_prob=0.4, **options)
+    torch.manual_seed(0)
+    task.build({"text": 32, "text.encoder": 32}, {})
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *task.parameters()], lr=5e-3)
+    draws = random.Random(0)
+    for step in range(61):
+        texts = [" ".join(draws.choices(WORDS, k=5)) for _ in range(8)]
+        context = StubContext({}).reading("text", encoder, texts)
+        context.generator.manual_seed(step)
+        batch = text_batch(task, [{}] * len(texts), encoder)
+        if step == 60:
+            text = task.encode(batch, context, None).text
+            states = encoder(ids=text.ids, mask=text.mask).tokens.detach()
+            return effective_rank(states[~text.special])
+        loss = task.loss(batch, context)
+        optimizer.zero_grad()
+        (loss.total / loss.count).backward()
+        optimizer.step()
+    raise AssertionError
+
+
+@pytest.mark.slow
+def test_the_effective_rank_rises_without_mask_tokens_in_the_encoder() -> None:
+    """MAE-LM: real tokens use more of the width than those of the same encoder that learned with
+    mask tokens among them, by the same texts, seed and steps."""
+    assert rank_after({"type": "visible"}, weight=0.0) > 1.3 * rank_after()

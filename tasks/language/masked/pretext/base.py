@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 from .....modalities.base import Features
 from ....base import Row, Tools, VocabularyEncoder
+from ...spans import Phrases
+from ..docking import Docked
 from ..text import TextIds, vector_of
 
 
@@ -26,7 +28,8 @@ class Encoded:
 
     text: the original. chosen: `[B, L]`, tokens that were masked. corrupted: the ids that the
     encoder read. features: its states, with the hidden layers that the decoders asked for.
-    labels: what `Pretext.prepare` made, collated, with masks. generator: for draws, on the CPU.
+    labels: what `Pretext.prepare` made, collated, with masks. docked: what stands in front.
+    generator: for draws, on the CPU.
     """
 
     encoder: VocabularyEncoder
@@ -36,6 +39,7 @@ class Encoded:
     features: Features
     generator: torch.Generator
     labels: Mapping[str, tuple[Tensor, Tensor]]
+    docked: Docked | None = None
 
     @property
     def vector(self) -> Tensor:
@@ -53,15 +57,28 @@ class Losses:
     def mean(self) -> Tensor:
         return self.values.sum() / max(1, len(self.values))
 
+    def sums(self, count: int) -> list[tuple[float, int]]:
+        """Return the sum and the number of the losses of each of `count` rows."""
+        zeros = torch.zeros(count, dtype=torch.float32, device=self.values.device)
+        sums = zeros.index_add(0, self.rows, self.values.detach().float())
+        counts = torch.bincount(self.rows, minlength=count)
+        return list(zip(sums.tolist(), counts.tolist(), strict=True))
+
 
 class Pretext(nn.Module):
     """Base class of disposable decoders.
 
-    needs_layers: hidden layers of the encoder. hides_masks: mask tokens are kept out of the
+    name: in the log, and before its labels, `NAME.KEY`. needs_layers: hidden layers of the encoder.
+    needs_phrases: it reads `phrases`, statistics of the training texts. needs_docked: it reads what
+    stands in front of the text. hides_masks: mask tokens are kept out of the
     encoder, which then reads the others at their own positions.
     """
 
+    name = ""
+    phrases: Phrases | None = None
     needs_layers: tuple[int, ...] = ()
+    needs_phrases: bool = False
+    needs_docked: ClassVar[bool] = False
     hides_masks: ClassVar[bool] = False
 
     def build(self, dim: int) -> None:
@@ -70,6 +87,10 @@ class Pretext(nn.Module):
 
     def columns(self) -> tuple[str, ...]:
         return ()
+
+    def example(self) -> dict[str, Any]:
+        """Return cells of its columns, by column: for the dry run, docs and tests."""
+        return dict.fromkeys(self.columns(), "two small words")
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> dict[str, Tensor]:
         """Return further labels of a row, by name."""

@@ -75,7 +75,8 @@ def corrupt_spans(
 def restore_spans(
     source: Sequence[int], target: Sequence[int], sentinels: Sequence[int]
 ) -> list[int]:
-    """Return the ids that `corrupt_spans` was applied to."""
+    """Return the ids that `corrupt_spans` was applied to. Of a target that a decoder wrote, a span
+    that is not there is empty."""
     known = set(sentinels)
     spans: dict[int, list[int]] = {}
     current: list[int] = []
@@ -84,7 +85,7 @@ def restore_spans(
             current = spans.setdefault(token, [])
         else:
             current.append(token)
-    return [i for token in source for i in (spans[token] if token in known else [token])]
+    return [i for token in source for i in (spans.get(token, []) if token in known else [token])]
 
 
 def move_middle(ids: Sequence[int], middle: Span, markers: Sequence[int]) -> list[int]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from ...modalities.base import Tokenizer
+from ....modalities.base import Tokenizer
 
 Span = tuple[int, int]
 RESERVED = frozenset({*keyword.kwlist, *dir(builtins)})
@@ -38,19 +38,29 @@ def identifier_groups(ids: Sequence[int], tokenizer: Tokenizer) -> list[list[Spa
     one sentinel always stands for the same ids. Names in which a token begins or ends that is not
     theirs alone are left out.
     """
+    text = tokenizer.decode(ids)
+    names = [m.span() for m in IDENTIFIER.finditer(text) if m.group() not in RESERVED]
+    groups: dict[tuple[int, ...], list[Span]] = {}
+    for place in token_places(ids, tokenizer, names):
+        groups.setdefault(tuple(ids[slice(*place)]), []).append(place)
+    return list(groups.values())
+
+
+def token_places(
+    ids: Sequence[int], tokenizer: Tokenizer, characters: Iterable[Span]
+) -> list[Span]:
+    """Return the tokens of each span of characters of `tokenizer.decode(ids)`. A span in which a
+    token begins or ends that is not its alone is left out."""
     text, spans = tokenizer.decode(ids), token_spans(ids, tokenizer)
     starts = {start: i for i, (start, end) in reversed(list(enumerate(spans))) if end > start}
     ends = {end: i + 1 for i, (start, end) in enumerate(spans) if end > start}
-    groups: dict[tuple[int, ...], list[Span]] = {}
-    for match in IDENTIFIER.finditer(text):
-        first = match.start()
+    places = []
+    for first, stop in characters:
         if first not in starts and text[first - 1 : first] == " ":
             first -= 1  # a token of many tokenizers begins with the space before a word
-        if match.group() in RESERVED or first not in starts or match.end() not in ends:
-            continue
-        place = starts[first], ends[match.end()]
-        groups.setdefault(tuple(ids[slice(*place)]), []).append(place)
-    return list(groups.values())
+        if first in starts and stop in ends:
+            places.append((starts[first], ends[stop]))
+    return places
 
 
 def corrupt_groups(
