@@ -61,4 +61,5 @@ def _untrained(scorer: Evaluator, rows: TaskDataset) -> dict[str, float]:
     source = Subset(rows.source, np.arange(len(rows.source)))
     dataset = dataset_of(model.plan, model.encoders(), rows.name, source)
     metrics = other.score(dataset, skip=True).metrics
-    return {f"untrained_{name}": metrics[name] for name in rows.task.untrained_metrics}
+    names = [name for name in rows.task.untrained_metrics if name in metrics]
+    return {f"untrained_{name}": metrics[name] for name in names}

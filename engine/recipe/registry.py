@@ -58,6 +58,7 @@ KINDS = {
     "transform": Kind("sensorium.engine.model.transforms.catalogue:TRANSFORMS"),
     "task": Kind("sensorium.tasks:TASKS", "sensorium.tasks.base:Task"),
     "pretext": Kind("sensorium.tasks.language.masked.pretext:PRETEXTS"),
+    "term": Kind("sensorium.tasks.language.terms:TERMS"),
     "source": Kind("sensorium.engine.data:SOURCES", field="sources"),
     "env": Kind(field="envs"),
     "encoder": Kind(base="sensorium.modalities.base:Encoder", field="encoders", scoped=True),

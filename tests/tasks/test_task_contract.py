@@ -144,6 +144,19 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             ],
         },
         {"pretext": [{"type": "visible"}], "weight": 0.0},
+        {
+            "before": ["image"],
+            "pretext": [
+                {"type": "ctc"},
+                {"type": "frames"},
+                {"type": "matching"},
+                {"type": "infilling", "column": "question"},
+                {"type": "replaced_phrases", "column": "question"},
+                {"type": "triples"},
+                {"type": "triplet", "column": "question"},
+                {"type": "hierarchy", "column": "path", "paths": ["a/b", "a/c"]},
+            ],
+        },
     ],
     "masked_contrast": [
         {"input": "image", "mask_length": 2},

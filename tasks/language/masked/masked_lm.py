@@ -9,6 +9,7 @@ Legend: `B` rows, `L` tokens of the longest text, `D` width of a state, `N` chos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
@@ -218,7 +219,8 @@ class MaskedLM(Task):
                 row["scores"][name] = {"nll": nll, "tokens": count}
             for key, values in part.measures(encoded).items():
                 for row, value in zip(rows, values.tolist(), strict=True):
-                    row.setdefault("measures", {})[key] = value
+                    if not math.isnan(value):
+                        row.setdefault("measures", {})[key] = value
         return rows
 
     def metrics(self) -> MaskedMetrics:
@@ -227,7 +229,10 @@ class MaskedLM(Task):
     def unigram_metrics(
         self, training: Iterable[Batch], held_out: Iterable[Batch]
     ) -> dict[str, float]:
-        """Return `unigram_loss` and `unigram_perplexity` of all ordinary tokens."""
+        """Return `unigram_loss` and `unigram_perplexity` of all ordinary tokens; nothing where
+        masked tokens are not predicted."""
+        if not (self.rule.prob and self.weight):
+            return {}
         model, metrics = Unigram(self.size), self.metrics()
         for batch in training:
             for ids in self._ordinary(batch):

@@ -21,10 +21,12 @@ class MaskedMetrics:
     def __init__(self) -> None:
         self.sums: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.rows = 0
 
     def update(
         self, predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
     ) -> None:
+        self.rows += len(predictions)
         for prediction in predictions:
             for name, score in prediction["scores"].items():
                 key = "loss" if name == MASKED else f"{name}_loss"
@@ -38,7 +40,7 @@ class MaskedMetrics:
                 self.counts[name] += 1
 
     def compute(self) -> dict[str, float]:
-        if not self.counts.total():
+        if not self.rows:
             raise ValueError("masked-lm metrics: no text was accumulated; is the split empty?")
         means = {name: self.sums[name] / n for name, n in self.counts.items() if n}
         if "loss" in means:

@@ -101,7 +101,7 @@ class Pretext(nn.Module):
         raise NotImplementedError
 
     def measures(self, encoded: Encoded) -> dict[str, Tensor]:
-        """Return further numbers `[B]` for an evaluation, by name."""
+        """Return further numbers `[B]` for an evaluation, by name; NaN of a row without one."""
         return {}
 
 

@@ -84,7 +84,8 @@ class Objects(DockedTerm):
     def losses(self, encoded: Encoded) -> Losses:
         docked = self.docked(encoded)
         labels, mask = encoded.labels[f"{self.name}.classes"]
-        if labels.shape != docked.mask.shape or not torch.equal(mask, docked.mask):
+        same = labels.shape == docked.mask.shape
+        if not same or not (mask.is_meta or torch.equal(mask, docked.mask)):
             raise ValueError(
                 f"{self.column}: has {labels.shape[1]} classes for {docked.mask.shape[1]} docked "
                 "positions; give each box its class, and dock the regions alone"

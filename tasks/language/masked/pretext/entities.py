@@ -97,9 +97,9 @@ class Infilling(PhraseTerm):
         return rows, lengths, starts, states
 
     def losses(self, encoded: Encoded) -> Losses:
-        rows, lengths, starts, states = self.read(encoded)
-        if not len(rows):
+        if not len(self.spans(encoded)[0]):
             return _nothing(self, encoded)
+        rows, lengths, starts, states = self.read(encoded)
         each = torch.arange(len(rows), device=rows.device)
         left, here = states[each, (starts - 1).clamp(min=0)], states[each, starts]
         right = states[each, (starts + 1).clamp(max=states.shape[1] - 1)]
@@ -112,13 +112,12 @@ class Infilling(PhraseTerm):
         return Losses(torch.cat([filled, length]), torch.cat([rows[phrase], rows]))
 
     def measures(self, encoded: Encoded) -> dict[str, Tensor]:
-        rows, lengths, starts, states = self.read(encoded)
-        if len(rows) < len(encoded.text.ids):
-            return {}  # a mean over rows needs all of them
-        here = states[torch.arange(len(rows)), starts]
-        return {
-            f"{self.name}_length_accuracy": (self.length(here).argmax(-1) + 1 == lengths).float()
-        }
+        right = torch.full((len(encoded.text.ids),), torch.nan)
+        if len(self.spans(encoded)[0]):
+            rows, lengths, starts, states = self.read(encoded)
+            here = states[torch.arange(len(rows)), starts]
+            right[rows.cpu()] = (self.length(here).argmax(-1) + 1 == lengths).float().cpu()
+        return {f"{self.name}_length_accuracy": right}
 
 
 class ReplacedPhrases(PhraseTerm):
@@ -154,10 +153,11 @@ class ReplacedPhrases(PhraseTerm):
         return Losses(F.binary_cross_entropy_with_logits(scores, labels, reduction="none"), rows)
 
     def measures(self, encoded: Encoded) -> dict[str, Tensor]:
-        if len(self.spans(encoded)[0]) < len(encoded.text.ids):
-            return {}
-        scores, labels, _ = self.scores(encoded)
-        return {f"{self.name}_accuracy": ((scores > 0) == (labels > 0)).float()}
+        right = torch.full((len(encoded.text.ids),), torch.nan)
+        if len(self.spans(encoded)[0]):
+            scores, labels, rows = self.scores(encoded)
+            right[rows.cpu()] = ((scores > 0) == (labels > 0)).float().cpu()
+        return {f"{self.name}_accuracy": right}
 
 
 class Triples(Pretext):
@@ -214,6 +214,8 @@ class Triples(Pretext):
         if places.shape[1] < 2 or places.is_meta:
             return _nothing(self, encoded)
         rows = (mask[:, 1] & (places[:, 1] < text.mask.sum(1))).nonzero()[:, 0]
+        if not len(rows):
+            return _nothing(self, encoded)
         starts, stops = places[rows, 0], places[rows, 1]
         relation, tail = (self.mean(encoded, key, rows) for key in ("relation", "tail"))
         position = torch.arange(text.ids.shape[1], device=text.ids.device)
