@@ -103,18 +103,22 @@ def recipe(checkpoints: dict[str, Path], rows: Path) -> dict[str, Any]:
 def test_stderr_holds_only_our_lines(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     from PIL import Image
 
-    picture = tmp_path / "picture.png"
-    Image.new("RGB", (20, 16), "red").save(picture)
+    pictures = [tmp_path / f"{i}.png" for i in range(24)]
+    for i, picture in enumerate(pictures):
+        Image.new("RGB", (20, 16), (10 * i, 0, 0)).save(picture)
     rows = tmp_path / "rows.jsonl"
-    words = [(WORDS[i % 10], WORDS[-i % 10]) for i in range(24)]
-    cells = [{"image": str(picture), "hint": hint, "word": word} for hint, word in words]
+    words = [(f"{WORDS[i % 10]} {WORDS[i // 10]}", WORDS[-i % 10]) for i in range(24)]
+    cells = [
+        {"image": str(picture), "hint": hint, "word": word}
+        for picture, (hint, word) in zip(pictures, words, strict=True)
+    ]
     rows.write_text("".join(json.dumps(row) + "\n" for row in cells))
     (tmp_path / "tiny.yaml").write_text(json.dumps(recipe(checkpoints, rows)))
     verbs = [
         "check tiny.yaml",
         "train tiny.yaml --out run",
         "evaluate run",
-        f"generate run {picture} hint=one",
+        f"generate run {pictures[0]} hint=one",
         "report run",
     ]
     env = {k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"}

@@ -29,7 +29,7 @@ from tokenizers import ByteLevelBPETokenizer
 from sensorium.engine.recipe import find, parse_recipe
 from sensorium.engine.training import Callback, train
 from sensorium.scripts.benchmarks.timing import Times, machine
-from sensorium.tasks.language import corrupt_spans, sample_spans
+from sensorium.tasks.language.spans import corrupt_spans, sample_spans
 
 COMMAND = "python -m sensorium.scripts.benchmarks.language.trainer"
 WARM_UP = 5
