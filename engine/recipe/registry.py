@@ -179,8 +179,7 @@ def _is_of_kind(part: object, spec: Kind) -> bool:
 _LAZY = re.compile(r"[A-Za-z_][\w.]*(?<!\.py):[A-Za-z_]\w*")
 
 _NAMED: dict[str, str] = {}
-"""Modalities that recipes of this process named by `module:NAME`: their data sets and
-environments have short names like those of installed modalities."""
+"""Modalities that recipes named by `module:NAME`; their data sets have short names as well."""
 
 
 def _spec(kind: str) -> tuple[Kind, str]:

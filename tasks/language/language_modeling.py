@@ -8,7 +8,7 @@ Legend: `B` rows, `L` tokens of the longest target, `N` tokens of all targets, `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Unpack
 
@@ -17,19 +17,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...backbones.base import Backbone, GenerationOptions, check_generation_options
+from ...backbones.base import Backbone, GenerationOptions
 from ...modalities.base import Features, Loss, PositiveFloat, PositiveInt, Probability
 from ..base import Context, Row, Task
 from ..batch import Batch, Example, Tools
 from ..common import example_row, parse_target
-from ..uses import BACKBONE, DecoderUse
+from ..uses import BACKBONE, DecoderUse, StreamUse
 from .metrics import LanguageMetrics
-from .mixture import Mixture, check_weights, last_word_tokens
+from .mixture import Mixture, check_limits, check_weights, last_word_tokens
 from .objectives import OBJECTIVES, Markers, Noise, markers_of
 from .packing import PackedRows, packed_hidden
-from .spans import Phrases, encode_digits
+from .span_dock import SpanDock
+from .spans import Phrases, encode_digits, keyphrases_of
 from .terms import TERMS, TermInputs, Terms
-from .unigram import Unigram
+from .unigram import Unigram, unigram_scores
 
 
 class LanguageModeling(Task):
@@ -45,6 +46,10 @@ class LanguageModeling(Task):
     that spans are longer in a long text. split_digits: every digit of a number is a token.
     pack: tokens of a row; the texts of a batch share rows of so many and do not see each other, so
     that no loss changes and little is padded. Takes a decoder whose attention is causal.
+
+    dock: a stream of texts, `{columns: {dock: text}}`; its encoder reads random spans of the text
+    (`noise_density`, `mean_span`) in both directions, which stand in place of their tokens, and the
+    causal loss is that of the others.
 
     phrases: statistics of the training texts, for `collocations` (`min_count`, `min_pmi`) and
     `keyphrases` (`common`, `max_words`, `most`). keyphrases: a column with those of a text, a list
@@ -82,6 +87,7 @@ class LanguageModeling(Task):
         sentinels: PositiveInt = 100,
         split_digits: bool = False,
         pack: PositiveInt | None = None,
+        dock: str | None = None,
         phrases: Phrases | None = None,
         keyphrases: str | None = None,
         terms: list[dict[str, Any]] | None = None,
@@ -92,21 +98,18 @@ class LanguageModeling(Task):
         check_weights(self.objectives)
         if not 0 < noise_density < 1:
             raise ValueError(f"noise_density: found {noise_density}, expected between 0 and 1")
-        longest = 1 if max_length is None else max_length
-        limits = {
-            "max_length": (longest, 1),
-            "mean_span": (mean_span, 1),
-            "sentinels": (sentinels, 2),
-        }
-        for option, (value, least) in limits.items():
-            if value < least:
-                raise ValueError(f"{option}: found {value}, expected at least {least}")
+        check_limits(max_length=max_length, mean_span=mean_span, sentinels=sentinels)
         if pack is not None and attention != "causal":
             raise ValueError("pack: takes `attention: causal`, since packed texts have no context")
         kinds = {attention} if pack is None else {attention, "visibility"}
         self.decoders = {BACKBONE: DecoderUse(attention=frozenset(kinds))}
         self.attention, self.max_length = attention, max_length
         self.split_digits, self.pack = split_digits, pack
+        self.dock = None if dock is None else SpanDock(dock, noise_density, mean_span)
+        if self.dock is not None:
+            if pack is not None or list(self.objectives) != ["causal"] or attention != "causal":
+                raise ValueError("dock: takes `objectives: {causal: 1}` alone, and no pack")
+            self.streams = {self.dock.stream: StreamUse()}
         self.terms = Terms(terms or [], TERMS)
         self.phrases = Phrases() if phrases is None else phrases
         self.phrases.enabled = any(OBJECTIVES[name].phrases for name in self.objectives)
@@ -144,6 +147,8 @@ class LanguageModeling(Task):
         self.marker_ids = torch.tensor(known, dtype=torch.long)
         self.vocabulary_size = decoder.tokenizer.size + absent
         self.terms.build(decoder)
+        if self.dock is not None:
+            self.dock.build(widths[f"{self.dock.stream}.encoder"], decoder.dim)
 
     def prepare(self, row: Row, tools: Tools, rng: np.random.Generator | None) -> Example:
         """Labels: `source` and `target`, ids `[L]` by an objective drawn by the weights, or without
@@ -159,26 +164,22 @@ class LanguageModeling(Task):
             spare = len(ids) - self.max_length
             start = int(rng.integers(spare + 1)) if rng is not None else 0
             ids, last = ids[start : start + self.max_length], 0
-        noise = replace(self.noise, tokenizer=tokenizer, keyphrases=self._keyphrases(row))
+        column = self.keyphrases
+        keyphrases = None if column is None else keyphrases_of(column, row[column])
+        noise = replace(self.noise, tokenizer=tokenizer, keyphrases=keyphrases)
         mixture = Mixture(self.objectives, noise, self.encodes_context)
         labels = mixture.pair(mixture.draw(rng), ids, rng)
         if rng is None:
             for name in self.objectives:
                 pair = mixture.pair(name, ids, rng)
                 labels |= {f"{key}.{name}": value for key, value in pair.items()}
-                inside = OBJECTIVES[name].keeps_end and last + 1 < len(pair["target"])
+                ends = OBJECTIVES[name].keeps_end and self.dock is None
+                inside = ends and last + 1 < len(pair["target"])
                 labels[f"last.{name}"] = torch.tensor(last if inside else 0)
-        return Example(labels | self.terms.prepare(row, ids, tokenizer), {"text": text})
-
-    def _keyphrases(self, row: Row) -> list[str] | None:
-        """Return those of the row's column; None if they are to be chosen."""
-        if self.keyphrases is None:
-            return None
-        cell = row[self.keyphrases]
-        names = cell.split(";") if isinstance(cell, str) else cell
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{self.keyphrases}: found {cell!r}, expected a list of texts")
-        return [name.strip() for name in names if name.strip()]
+        reference: dict[str, Any] = {"text": text}
+        if self.dock is not None:
+            reference["docked"] = self.dock.draw(ids, tokenizer, rng)
+        return Example(labels | self.terms.prepare(row, ids, tokenizer), reference)
 
     def fit_examples(self, part: str, row: Row) -> Iterable[Any]:
         """Tokenizers of decoders and phrases are fitted on the texts."""
@@ -208,9 +209,14 @@ class LanguageModeling(Task):
         )
         source_mask, mask = (batch.label_masks[k + suffix] for k in ("source", "target"))
         # Positions of real tokens are computed on the CPU, without synchronizing with the device.
-        positions = mask.flatten().nonzero().squeeze(1).to(target.device)  # [N]
+        kept = self._kept(batch, suffix)
+        positions = kept.flatten().nonzero().squeeze(1).to(target.device)  # [N]
         labels = target.flatten()[positions]
-        if self.pack is not None and len(source):
+        if self.dock is not None and len(source):
+            docked = [reference["docked"] for reference in batch.references]
+            pair = (source, source_mask), (target, mask)
+            hidden, positions = self.dock.hidden(ctx, decoder, *pair, docked)
+        elif self.pack is not None and len(source):
             rows = PackedRows.of(source_mask, mask, self.pack)
             hidden = packed_hidden(decoder, torch.cat([source, target], 1), rows)
             positions = rows.predictors.to(target.device)
@@ -220,6 +226,13 @@ class LanguageModeling(Task):
         logits = decoder.logits(hidden.flatten(0, 1)[positions]).float()  # [N, V]
         correct = logits.detach().argmax(-1) == labels
         return F.cross_entropy(logits, labels, reduction="none"), correct
+
+    def _kept(self, batch: Batch, suffix: str) -> Tensor:
+        """Return the target tokens `[B, L]` that are learned, a mask on the CPU."""
+        mask = batch.label_masks[f"target{suffix}"]
+        if self.dock is None:
+            return mask
+        return self.dock.kept(mask, [reference["docked"] for reference in batch.references])
 
     def predict(  # type: ignore[override]  # no other option
         self,
@@ -233,10 +246,11 @@ class LanguageModeling(Task):
         has it, `last_word`: whether greedy decoding writes it. `text`: the row's; with `write` the
         decoder writes the target of the first objective, and the text is what its source and this
         target make: a new example where it samples (`do_sample: true`)."""
+        decoder = ctx.decoder()
         scores: list[dict[str, Any]] = [{} for _ in range(len(batch))]
         for name in self.objectives:
             losses, correct = self._scores(batch, ctx, f".{name}")
-            counts = batch.label_masks[f"target.{name}"].sum(1).tolist()
+            counts = self._kept(batch, f".{name}").sum(1).tolist()
             lasts = batch.label(f"last.{name}", "has no text").tolist()
             parts = zip(losses.split(counts), correct.split(counts), lasts, strict=True)
             for row, (nll, right, last) in zip(scores, parts, strict=True):
@@ -244,29 +258,15 @@ class LanguageModeling(Task):
                 if last:
                     row[name]["last_word"] = bool(right[-1 - last : -1].all())
         if write:
-            texts = self._written(batch, ctx, options)
+            mixture = Mixture(self.objectives, replace(self.noise, tokenizer=decoder.tokenizer))
+            texts = mixture.write(batch, decoder, self.attention, self.marker_ids, options)
         else:
             texts = [reference["text"] for reference in batch.references]
         rows = [{"text": t, "scores": row} for t, row in zip(texts, scores, strict=True)]
         if self.terms.active:
-            inputs = TermInputs.of(batch, ctx.decoder(), self.marker_ids, None)
+            inputs = TermInputs.of(batch, decoder, self.marker_ids, None)
             self.terms.score(inputs, rows)
         return rows
-
-    def _written(self, batch: Batch, ctx: Context, options: GenerationOptions) -> list[str]:
-        check_generation_options(options)
-        decoder, name = ctx.decoder(), next(iter(self.objectives))
-        labels, masks = batch.labels[f"source.{name}"], batch.label_masks[f"source.{name}"]
-        source = Markers.resolve(labels, self.marker_ids)
-        context = Features(decoder.embed(source), masks.to(source.device))
-        limit = int(batch.label_masks[f"target.{name}"].sum(1).max()) + 8
-        ids = decoder.generate(context, self.attention, **{"max_new_tokens": limit, **options})
-        mixture = Mixture(self.objectives, replace(self.noise, tokenizer=decoder.tokenizer))
-        rows = zip(labels, masks, ids, strict=True)
-        return [
-            mixture.read(name, s[m].tolist(), t.tolist(), self.marker_ids.tolist())
-            for s, m, t in rows
-        ]
 
     def metrics(self) -> LanguageMetrics:
         return LanguageMetrics(self.objectives)
@@ -276,22 +276,17 @@ class LanguageModeling(Task):
     ) -> dict[str, float]:
         """Return `unigram_loss` and `unigram_perplexity` of the same targets."""
         models = {name: Unigram(self.vocabulary_size) for name in self.objectives}
+        pairs = [self._targets(batches) for batches in (training, held_out)]
         metrics = self.metrics()
-        for batch in training:
-            for name, ids in self._targets(batch):
-                models[name].add(ids)
-        for batch in held_out:
-            for name, ids in self._targets(batch):
-                score = {"nll": models[name].nll(ids.tolist()), "tokens": len(ids)}
-                metrics.update([{"scores": {name: score}}], [{}])
+        for name, nll, count in unigram_scores(models, *pairs):
+            metrics.update([{"scores": {name: {"nll": nll, "tokens": count}}}], [{}])
         return {f"unigram_{key}": value for key, value in metrics.compute().items()}
 
-    def _targets(self, batch: Batch) -> Iterable[tuple[str, Tensor]]:
+    def _targets(self, batches: Iterable[Batch]) -> Iterator[tuple[str, Tensor]]:
         """Yield the real target tokens of each objective; a marker is one id, -1 - k."""
-        if len(batch):
-            for name in self.objectives:
-                key = f"target.{name}"
-                yield name, batch.labels[key][batch.label_masks[key]]
+        for batch in batches:
+            for name in self.objectives if len(batch) else ():
+                yield name, batch.labels[f"target.{name}"][self._kept(batch, f".{name}")]
 
     def example_rows(self) -> list[dict[str, Any]]:
         return [example_row((self.text,), text) for text in ("a red circle", "two blue squares")]

@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...modalities.base import Tokenizer
+from ...backbones.base import Backbone, GenerationOptions, check_generation_options
+from ...backbones.visibility import Attention
+from ...modalities.base import Features, Tokenizer
 from ...modalities.messages import did_you_mean
-from .objectives import OBJECTIVES, Noise
+from ..base import Batch
+from .objectives import OBJECTIVES, Markers, Noise
 
 
 class Mixture:
@@ -60,6 +63,29 @@ class Mixture:
         ids = OBJECTIVES[name].restore(kept, written, self.noise)
         return tokenizer.decode([i for i in ids if i >= 0])
 
+    def write(
+        self,
+        batch: Batch,
+        decoder: Backbone,
+        attention: Attention,
+        marker_ids: Tensor,
+        options: GenerationOptions,
+    ) -> list[str]:
+        """Return the texts that the sources of the first objective make with the targets that a
+        decoder writes."""
+        check_generation_options(options)
+        name = next(iter(self.weights))
+        labels, masks = batch.labels[f"source.{name}"], batch.label_masks[f"source.{name}"]
+        source = Markers.resolve(labels, marker_ids)
+        context = Features(decoder.embed(source), masks.to(source.device))
+        limit = int(batch.label_masks[f"target.{name}"].sum(1).max()) + 8
+        ids = decoder.generate(context, attention, **{"max_new_tokens": limit, **options})
+        markers = marker_ids.tolist()
+        return [
+            self.read(name, row[mask].tolist(), written.tolist(), markers)
+            for row, mask, written in zip(labels.cpu(), masks, ids, strict=True)
+        ]
+
 
 def check_weights(objectives: Mapping[str, float]) -> None:
     """Raise ValueError for an unknown objective, or a weight that is not above 0."""
@@ -73,6 +99,15 @@ def check_weights(objectives: Mapping[str, float]) -> None:
             )
         if not 0 < weight < float("inf"):
             raise ValueError(f"objectives.{name}: found {weight}, expected a weight above 0")
+
+
+def check_limits(*, max_length: int | None, mean_span: float, sentinels: int) -> None:
+    """Raise ValueError for an option below its least value."""
+    longest = 1 if max_length is None else max_length
+    limits = {"max_length": (longest, 1), "mean_span": (mean_span, 1), "sentinels": (sentinels, 2)}
+    for option, (value, least) in limits.items():
+        if value < least:
+            raise ValueError(f"{option}: found {value}, expected at least {least}")
 
 
 def last_word_tokens(text: str, ids: list[int], tokenizer: Tokenizer) -> int:

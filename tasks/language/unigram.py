@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor
 
@@ -25,3 +25,16 @@ class Unigram:
         """Return the sum of `-log p` of ids, in nats."""
         total = math.log(self.counts.total() + self.size)
         return sum(total - math.log(self.counts[i] + 1) for i in ids)
+
+
+def unigram_scores(
+    models: Mapping[str, Unigram],
+    training: Iterable[tuple[str, Tensor]],
+    held_out: Iterable[tuple[str, Tensor]],
+) -> Iterator[tuple[str, float, int]]:
+    """Yield the name, the sum of `-log p` and the number of each held-out ids `[N]`, by models that
+    counted the training ids of their name."""
+    for name, ids in training:
+        models[name].add(ids)
+    for name, ids in held_out:
+        yield name, models[name].nll(ids.tolist()), len(ids)

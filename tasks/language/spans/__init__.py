@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .corruptions import restore_spans as restore_spans
     from .corruptions import sample_spans as sample_spans
     from .phrases import Phrases as Phrases
+    from .phrases import keyphrases_of as keyphrases_of
     from .phrases import occurrences as occurrences
     from .places import corrupt_groups as corrupt_groups
     from .places import encode_digits as encode_digits
@@ -29,7 +30,7 @@ else:
                 "restore_spans",
                 "sample_spans",
             ],
-            "phrases": ["Phrases", "occurrences"],
+            "phrases": ["Phrases", "keyphrases_of", "occurrences"],
             "places": ["corrupt_groups", "encode_digits", "identifier_groups", "token_places"],
         },
     )

@@ -151,3 +151,11 @@ def occurrences(text: str, phrases: Sequence[str]) -> list[Span]:
             if all(stop <= a or start >= b for a, b in spans):
                 spans.append((start, stop))
     return spans
+
+
+def keyphrases_of(column: str, cell: Any) -> list[str]:
+    """Return the keyphrases of a cell: a list of texts, or a text with `;` between."""
+    names = cell.split(";") if isinstance(cell, str) else cell
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{column}: found {cell!r}, expected a list of texts")
+    return [name.strip() for name in names if name.strip()]

@@ -164,7 +164,11 @@ class FramesCTC(DockedTerm):
                 zero_infinity=True,
             )
         values = values / ordinary.sum(1).clamp(min=1)  # nats a token
-        return Losses(values, torch.arange(len(values), device=values.device))
+        rows = torch.arange(len(values), device=values.device)
+        if values.is_meta:
+            return Losses(values, rows)
+        fits = values.detach() > 0
+        return Losses(values[fits], rows[fits])
 
 
 class Frames(DockedTerm):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .....modalities.base import PositiveInt
 from ....base import Row, Tools
-from ...spans import occurrences, token_places
+from ...spans import keyphrases_of, occurrences, token_places
 from ..text import TextIds, encode_text
 from .base import Encoded, Losses, Pretext
 
@@ -43,8 +43,7 @@ class PhraseTerm(Pretext):
             assert self.phrases is not None
             spans = self.phrases.keyphrases(text)
         else:
-            cell = row[self.column]
-            spans = occurrences(text, cell.split(";") if isinstance(cell, str) else cell)
+            spans = occurrences(text, keyphrases_of(self.column, row[self.column]))
         ids = tokenizer.encode(text, special=True)
         places = [
             place
