@@ -88,7 +88,8 @@ class SpanDock(nn.Module):
         for number, spans in enumerate(docked):
             before = decoder.embed(source[0][number, source[1][number]])
             embeds = decoder.embed(target[0][number, : int(target[1][number].sum())])
-            parts, places, length, place = [before], [], len(before), 0
+            places: list[int] = []
+            parts, length, place = [before], len(before), 0
             for span in [*spans, None]:
                 stop = len(embeds) if span is None else int(span["start"])
                 places += range(length - 1, length - 1 + stop - place)
