@@ -16,6 +16,8 @@ FOLDERS = ("backbones", "connectors", "engine", "modalities", "scripts", "tasks"
 FILES = sorted([*ROOT.glob("*.py"), *(f for name in FOLDERS for f in (ROOT / name).rglob("*.py"))])
 
 REFUSED_CALLS = {"torch.load", "torch.save", "yaml.load", "yaml.unsafe_load", "time.sleep"}
+PROTOCOLS = {("engine/serving/remote_decoder.py", "torch.save()")}
+"""What the protocol of another program asks for: vLLM reads prompt embeddings in no other form."""
 REFUSED_IMPORTS = {"cPickle", "cloudpickle", "dill", "joblib", "pickle", "shelve"}
 KINDS = re.compile(r"\b(modality|encoder|connector|backbone|task|model)[a-z_]*(\.type|\.name)?$")
 OWN_PATH = re.compile(r"(^|[\s'\"(])/(home|root|work|Users)/")
@@ -67,7 +69,11 @@ def test_no_file_does_what_is_refused() -> None:
     for path in FILES:
         tree = ast.parse(path.read_text("utf-8"), str(path))
         place = path.relative_to(ROOT)
-        lines += [f"{place}:{line}" for line in refused(tree, script="scripts" in place.parts)]
+        lines += [
+            f"{place}:{line}"
+            for line in refused(tree, script="scripts" in place.parts)
+            if (str(place), line.partition(": ")[2]) not in PROTOCOLS
+        ]
     assert not lines, "\n".join(lines)
 
 

@@ -50,6 +50,10 @@ class Abilities:
         """Return samples of a generator."""
         return self.generate(self.find_task("draw", task), inputs, **named)
 
+    def rerank(self, task: str | None = None, inputs: Inputs = None, /, **named: Any) -> Any:
+        """Return the scores of pairs of a query and a passage."""
+        return self.generate(self.find_task("rerank", task), inputs, **named)
+
     def find_task(self, ability: str, name: str | None = None) -> str:
         """Return the task of a name, or the only one that has an ability. Raise ConfigError if
         there is none or several, or if the named one has another."""

@@ -103,7 +103,8 @@ def pipeline(
 ) -> TaskFunction:
     """Return one task of a model as a function: `pipeline("caption", "runs/x")("a.png")`.
 
-    task: `caption`, `transcribe`, `classify`, `regress`, `localize`, `segment`, `act` or `embed`,
+    task: `caption`, `transcribe`, `classify`, `regress`, `localize`, `segment`, `act`, `draw`,
+    `rerank` or `embed`,
     or the name of one of the recipe's tasks. model: what `load` takes, or a loaded model. options:
     of `load`.
     """

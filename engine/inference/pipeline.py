@@ -36,7 +36,10 @@ Predicted = tuple[Any, str | None]
 
 
 EMBED = "embed"
-ABILITIES = ("caption", "transcribe", "classify", "regress", "localize", "segment", "act", "draw")
+ABILITIES = (
+    *("caption", "transcribe", "classify", "regress", "localize", "segment", "act", "draw"),
+    "rerank",
+)
 """What a task's `ability` may be; each is a method of `Pipeline`."""
 
 

@@ -110,6 +110,7 @@ class LanguageModeling(Task):
             if pack is not None or list(self.objectives) != ["causal"] or attention != "causal":
                 raise ValueError("dock: takes `objectives: {causal: 1}` alone, and no pack")
             self.streams = {self.dock.stream: StreamUse()}
+            self.self_supervised = frozenset({self.dock.stream})  # its spans are the text's
         self.terms = Terms(terms or [], TERMS)
         self.phrases = Phrases() if phrases is None else phrases
         self.phrases.enabled = any(OBJECTIVES[name].phrases for name in self.objectives)

@@ -99,6 +99,7 @@ CASES: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "LinearBaseline": ([(("a", "b"), SIGNALS[0][:, :4], SIGNALS[0][:, 4:])] * 3, {}),
     "Normalizer": (CHUNKS, {}),
     "Nucleotides": (["ACGTN", "GGCA"], {}),
+    "Phrases": (TEXTS, {"min_count": 1}),
     "Preprocessing": (SIGNALS, {"normalize": "fitted"}),
     "Standardizer": ([[1.0, 2.0], [3.0, 5.0]], {}),
 }

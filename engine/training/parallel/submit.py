@@ -60,7 +60,8 @@ class TrainJob:
         """Run the command in the job. Raise RuntimeError if it fails, so that the job does."""
         environment = import_optional("submitit").JobEnvironment()
         command = self.command(environment.hostnames[0] if self.nodes > 1 else "")
-        print(shlex.join(command), flush=True)  # noqa: T201  (the log of the job)
+        sys.stdout.write(f"{shlex.join(command)}\n")  # the log of the job
+        sys.stdout.flush()
         self._child = subprocess.Popen(command)
         self._wait()
         status = int(self._child.wait())
