@@ -38,7 +38,8 @@ def predict_files(
         if failure is not None:
             failed.append(failure)
             if len(rows) > 1:  # else the error names it
-                logger.warning("%s: input %d: %s", name, index + 1, failure)
+                where = input_name(index, row, failure)
+                logger.warning("%s: %s: %s", name, where, failure)
             continue
         if files_of is not None:
             prediction = files_of.write(index, row, prediction)
@@ -47,6 +48,15 @@ def predict_files(
         raise ConfigError(f"{name}: none of the {len(rows)} inputs could be used; {failed[0]}")
     if failed:
         logger.warning("%d of %d inputs could not be used", len(failed), len(rows))
+
+
+def input_name(index: int, row: Mapping[str, Any], failure: str) -> str:
+    """Return the number of an input, with its file or text where the failure does not name it."""
+    texts = [cell for cell in row.values() if isinstance(cell, str) and cell]
+    if not texts or any(text in failure for text in texts):
+        return f"input {index + 1}"
+    text = " ".join(texts[0].split())
+    return f"input {index + 1} ({text if len(text) <= 120 else text[:117] + '...'})"
 
 
 def rows_of_words(

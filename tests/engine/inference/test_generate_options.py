@@ -10,6 +10,7 @@ import pytest
 
 from sensorium.engine.inference import Pipeline
 from sensorium.engine.inference.options import _options_model, check_options
+from sensorium.engine.inference.predict import input_name
 from sensorium.engine.model import build
 from sensorium.engine.recipe import load, parse_recipe
 from sensorium.engine.utils import ConfigError
@@ -103,3 +104,18 @@ ANY_NUMBER = {"length_penalty", "sequence_bias"}
 def numbers_of(annotation: Any) -> list[Any]:
     inner = [leaf for part in typing.get_args(annotation) for leaf in numbers_of(part)]
     return inner or [annotation]
+
+
+NAMED = [
+    # The row, why it failed, and what the warning calls it.
+    ({"image": "a/b.png"}, "ValueError: too small", "input 3 (a/b.png)"),
+    ({"image": "a/b.png"}, "a/b.png: no picture", "input 3"),
+    ({"volume": 5, "text": "two\nlines"}, "too long", "input 3 (two lines)"),
+    ({"text": "x" * 200}, "too long", f"input 3 ({'x' * 117}...)"),
+    ({"values": [1.0]}, "one sample", "input 3"),
+]
+
+
+@pytest.mark.parametrize(("row", "failure", "name"), NAMED)
+def test_an_input_that_fails_is_named(row: dict[str, Any], failure: str, name: str) -> None:
+    assert input_name(2, row, failure) == name

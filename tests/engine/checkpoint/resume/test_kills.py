@@ -89,6 +89,7 @@ def fresh_process() -> Iterator[ProcessPoolExecutor]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # 300 interruptions of a busy machine take long
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_interrupted_ends_as_what_is_not(
