@@ -197,7 +197,8 @@ class TaskBuilder:
         context = StubContext(features, teachers=teachers)
         context.decoders = dict(self.decoders if decoders is None else decoders)
         for name, encoder in self.encoders.items():
-            texts = [f"a text, {i}" for i in range(len(self.rows))[rows]]
+            cells = [row.get(name, f"a text, {i}") for i, row in enumerate(self.rows)]
+            texts = [str(cell) for cell in cells[rows]]
             context = context.reading(name, encoder, texts)
         return context
 

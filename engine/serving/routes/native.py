@@ -67,7 +67,7 @@ def native_router(
     @router.post("/v1/search")
     async def search(body: SearchRequest) -> dict[str, Any]:
         """Return the nearest rows of an index, best first."""
-        if body.index is None and len(indexes) != 1:
+        if not body.index and len(indexes) != 1:
             raise bad_request(f"index: name one of {', '.join(indexes) or 'none'}")
         name = body.index or next(iter(indexes))
         if name not in indexes:

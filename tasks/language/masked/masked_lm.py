@@ -67,6 +67,8 @@ class MaskedLM(Task):
         "effective_rank": "directions that hold 90 % of the energy of a text's states",
         "smoothness": "cosine of the states of neighbouring tokens",
         **{f"{name}_loss": f"loss of the decoder {name}" for name in PRETEXTS},
+        **{f"{name}_accuracy": f"fraction of rows that {name} gets right" for name in PRETEXTS},
+        "infilling_length_accuracy": "fraction of phrases whose number of tokens is right",
     }
 
     def __init__(
@@ -214,7 +216,10 @@ class MaskedLM(Task):
                 row["scores"][MASKED] = {"nll": nll, "tokens": count, "correct": 0}
             for index in losses.rows[correct].tolist():
                 rows[index]["scores"][MASKED]["correct"] += 1
+        labelled = {key.partition(".")[0] for key in encoded.labels}
         for name, part in self.parts.items():
+            if part.columns() and name not in labelled:  # rows to predict have no labels
+                continue
             for row, (nll, count) in zip(rows, part.losses(encoded).sums(len(rows)), strict=True):
                 row["scores"][name] = {"nll": nll, "tokens": count}
             for key, values in part.measures(encoded).items():
@@ -255,7 +260,8 @@ class MaskedLM(Task):
         for part in self.parts.values():
             cells |= part.example()
         cells |= {column: values[0] for column, values in self.conditions.values.items()}
-        return [dict(cells) for _ in range(2)]
+        texts = (f"a red circle, two small words, {i}" for i in range(2))
+        return [{self.stream: text, **cells} for text in texts]
 
 
 def mask_id(encoder: VocabularyEncoder, rule: MaskRule) -> int:

@@ -76,7 +76,8 @@ def test_a_step_needs_what_is_foretold(runner: Any, rows: int, recomputed: bool)
 @pytest.mark.quick_share(2)
 @pytest.mark.parametrize("frozen", [False, True])
 def test_weights_in_bfloat16_need_what_is_foretold(runner: Any, frozen: bool) -> None:
-    """The plan of a float32 recipe, and that of the recipe itself."""
+    """The plan of a float32 recipe, and that of the recipe itself. Where few weights train, the
+    activations are the peak; they are counted in float32, so that the plan is a bound."""
     lowered = train(precision="bf16", weights_precision="bf16")
     values = recipe(runner, 1)
     if frozen:
@@ -86,7 +87,10 @@ def test_weights_in_bfloat16_need_what_is_foretold(runner: Any, frozen: bool) ->
     assert memory_plans(parse_recipe(values))[ONE] == foretold
     with Peak() as measured:
         runner.train(values, "run")
-    assert foretold["lines"] == pytest.approx(measured.peak, rel=0.15)
+    if frozen:
+        assert 0.85 * measured.peak < foretold["lines"] < 1.5 * measured.peak
+    else:
+        assert foretold["lines"] == pytest.approx(measured.peak, rel=0.15)
 
 
 def test_shards_need_less_on_more_devices(runner: Any) -> None:
