@@ -54,7 +54,6 @@ SEQ2SEQ: dict[str, Fields] = {
         "num_heads": 4,
         "dropout_rate": 0.0,
         "feed_forward_proj": "gated-gelu",
-        "tie_word_embeddings": False,
     },
 }
 """Small decoders to train from random weights, of 1 to 20 M parameters on a few hundred pieces of
@@ -70,7 +69,8 @@ def read_config(name: str, builtin: Mapping[str, Fields]) -> Fields:
     if name in builtin:
         return dict(builtin[name])
     try:
-        register_pair(PreTrainedConfig.get_config_dict(name)[0])
+        stored = PreTrainedConfig.get_config_dict(name)[0]
+        register_pair(stored)
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ValueError(
@@ -78,6 +78,8 @@ def read_config(name: str, builtin: Mapping[str, Fields]) -> Fields:
             f"config.json, a hub id, or a built-in name{did_you_mean(name, builtin)}"
         ) from error
     fields: Fields = _yaml_values(config.to_dict())
+    if stored.get("tie_word_embeddings") is False:
+        fields["tie_word_embeddings"] = False  # T5's configuration forgets it: see `untie_head`
     return fields
 
 

@@ -28,7 +28,7 @@ from ..modalities.submodules import (
 )
 from .base import Backbone, ContextCache
 from .configs import Fields, build_model, has_weights, make_config, one_line, read_config
-from .stack import LayerAccess, Packed, Trial, first_position, layers_of, stack_of
+from .stack import LayerAccess, Packed, Trial, first_position, layers_of, stack_of, untie_head
 from .visibility import Attention, Visibility, as_visibility
 
 
@@ -65,6 +65,9 @@ class Pretrained(Backbone):
         self._complete_config(built, options or {})
         with torch.device("meta") if self.weights_follow else nullcontext():
             self.model = build_model(self.auto, built, attn, self.dtype)
+        self._own_head = (fields | (options or {})).get("tie_word_embeddings") is False
+        if self._own_head:
+            untie_head(self.model)
         self.new_rows = nn.ParameterDict()
         self._spreads: list[float] = []  # of the added rows
         self.trial: Trial | None = None
@@ -133,6 +136,8 @@ class Pretrained(Backbone):
                 f"{type(loaded).__name__}"
             )
         old, device = dict(self.model.named_parameters()), self.table.weight.device
+        if self._own_head:
+            untie_head(loaded)
         self.model = loaded.train(self.training).to(None if device.type == "meta" else device)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(old[name].requires_grad)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .layers import meta_experts as meta_experts
     from .layers import run_masked as run_masked
     from .layers import stack_of as stack_of
+    from .layers import untie_head as untie_head
     from .masks import Packed as Packed
     from .masks import Positions as Positions
     from .masks import Windows as Windows
@@ -57,6 +58,7 @@ else:
                 "meta_experts",
                 "run_masked",
                 "stack_of",
+                "untie_head",
             ],
             "masks": [
                 "Packed",

@@ -186,3 +186,14 @@ def layers_of(stack: nn.Module) -> Sequence[nn.Module]:
     count = getattr(stack.config, "num_hidden_layers", None)
     inner = (m for m in stack.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
     return list(next(inner, ()))
+
+
+def untie_head(model: Any) -> None:
+    """Give a model whose output table is its input table one of its own, with the same values.
+
+    T5's configurations (transformers 5) always say that the two are one, also of checkpoints that
+    hold both (T5 1.1, Flan-T5, mT5): a model built by them has no parameter for the second.
+    """
+    table, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is not None and head.weight is table.weight:
+        head.weight = nn.Parameter(table.weight.detach().clone(), table.weight.requires_grad)

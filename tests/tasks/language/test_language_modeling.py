@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from sensorium.backbones.base import Backbone
+from sensorium.backbones.configs import CAUSAL, SEQ2SEQ
 from sensorium.tasks.batch import Tools
 from sensorium.tasks.language import OBJECTIVES, LanguageMetrics, LanguageModeling, Markers
 from sensorium.tasks.language.packing import first_fit
@@ -63,9 +64,13 @@ def test_the_loss_of_infilling_is_that_of_the_whole_row(kind: str) -> None:
         expected = F.cross_entropy(backbone.logits(hidden)[0], target[0], reduction="sum")
         context = StubContext({}).on(backbone)
         (prediction,) = task.predict(batch, context)
-        assert prediction["scores"][name]["nll"] == pytest.approx(
-            float(expected.detach()), rel=1e-4
-        )
+        nll = prediction["scores"][name]["nll"]
+        assert nll == pytest.approx(float(expected.detach()), rel=1e-5)
+        losses, _ = task._scores(batch, context, f".{name}")
+        gradients = [
+            torch.autograd.grad(x.sum(), [backbone.table.weight])[0] for x in (losses, expected)
+        ]
+        torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
 
 
 def test_the_loss_of_spans_is_t5s() -> None:
@@ -94,6 +99,20 @@ def test_the_loss_of_spans_is_t5s() -> None:
         labels=target.masked_fill(~batch.label_masks["target"], -100),
     )
     torch.testing.assert_close(loss.total / loss.count, out.loss, atol=1e-5, rtol=1e-5)
+    gradients = [
+        torch.autograd.grad(x, [each.decoder.block[0].layer[1].EncDecAttention.k.weight])[0]
+        for x, each in ((loss.total / loss.count, backbone.model), (out.loss, model))
+    ]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["causal", "seq2seq"])
+def test_a_built_in_decoder_begins_near_the_loss_of_chance(kind: str) -> None:
+    builtin = {"causal": CAUSAL, "seq2seq": SEQ2SEQ}[kind]
+    for name in builtin:
+        backbone = backbone_of(kind, builtin[name])
+        total, count = loss_of(built(backbone, "prefix"), backbone)
+        assert total / count < math.log(backbone.tokenizer.size) + 1, name
 
 
 def test_a_prefix_of_no_token_is_causal(gpt2: Backbone) -> None:
