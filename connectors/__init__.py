@@ -5,6 +5,7 @@ CONNECTORS = {
     "attention_pool": "sensorium.connectors.poolers:AttentionPool",
     "cls": "sensorium.connectors.poolers:Cls",
     "conv": "sensorium.connectors.shorteners:Conv",
+    "dense": "sensorium.connectors.poolers:Dense",
     "first": "sensorium.connectors.poolers:First",
     "flatten": "sensorium.connectors.heads:Flatten",
     "gated_attention": "sensorium.connectors.poolers:GatedAttention",

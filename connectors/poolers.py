@@ -6,6 +6,9 @@ poolers have no parameters (an embedder's space is kept); otherwise a linear lay
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -98,6 +101,55 @@ class Last(Connector):
         numbers = torch.arange(features.mask.shape[1], device=features.mask.device)
         place = (numbers * features.mask).amax(1)
         return pooled_features(features, self.map(_token_at(features, place)))
+
+
+POOLS: dict[str, type[Connector]] = {
+    "cls": Cls,
+    "first": First,
+    "last": Last,
+    "max": Max,
+    "mean": Mean,
+}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "identity": nn.Identity,
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+class Dense(Connector):
+    """A pooled vector through linear layers, each followed by an activation: the modules `Pooling`
+    and `Dense` of sentence-transformers (LaBSE: Feng et al. 2022, `pool: cls`).
+
+    hidden: widths between the layers; without any there is one layer.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        *,
+        pool: Literal["cls", "first", "last", "max", "mean"] = "mean",
+        hidden: list[PositiveInt] | None = None,
+        activation: Literal["identity", "gelu", "relu", "sigmoid", "silu", "tanh"] = "tanh",
+    ) -> None:
+        super().__init__(in_dim, out_dim)
+        self.pool, self.activation_name = POOLS[pool](in_dim, in_dim), activation
+        self.activation = ACTIVATIONS[activation]()
+        self.selects_tokens = self.pool.selects_tokens
+        widths = [in_dim, *(hidden or []), out_dim]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+
+    def forward(self, features: Features) -> Features:
+        """`[B, T, in_dim] -> [B, 1, out_dim]`."""
+        pooled = self.pool(features)
+        vector = pooled.tokens[:, 0]
+        for layer in self.layers:
+            vector = self.activation(layer(vector))
+        return pooled_features(features, vector)
 
 
 def _token_at(features: Features, place: Tensor) -> Tensor:

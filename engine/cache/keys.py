@@ -67,23 +67,27 @@ def without_sources(value: Any) -> Any:
     return [without_sources(v) for v in value] if isinstance(value, list) else value
 
 
-def read_identity(read: str) -> dict[str, Any]:
-    """Return what decides a raw value: a modality's `read`, `module:name`, and its source."""
-    return {"function": read, "source": list(source_digests(read.partition(":")[0]))}
+def read_identity(read: str, prompt: str = "") -> dict[str, Any]:
+    """Return what decides a raw value: a modality's `read`, `module:name`, its source, and the
+    prompt before it."""
+    source = list(source_digests(read.partition(":")[0]))
+    return {"function": read, "source": source, **({"prompt": prompt} if prompt else {})}
 
 
 def encoder_identity(
     encoder: Encoder,
     *,
     read: str,
+    prompt: str = "",
     layers: Sequence[int] = (),
     precision: str = "float32",
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what decides an encoder's features.
 
-    read: the function of the modality, `module:name`. options: the recipe's resolved section; it
-    holds settings that no weight shows (a number of heads, which layer is read).
+    read: the function of the modality, `module:name`. prompt: of the stream. options:
+    the recipe's resolved section; it holds settings that no weight shows (a number of heads, which
+    layer is read).
     """
     inner = {
         name: _class_identity(type(module))
@@ -94,7 +98,7 @@ def encoder_identity(
         **_class_identity(type(encoder)),
         **({"inner": inner} if inner else {}),
         "options": _to_json(options or {}),
-        "read": read_identity(read),
+        "read": read_identity(read, prompt),
         "processor": processor_identity(encoder.processor),
         "weights": weights_hash(encoder),
         "layers": list(layers),

@@ -290,7 +290,7 @@ def stream_readers(
     """Return a reader for each stream, without stores."""
     return {
         name: StreamReader(
-            load(plan.streams[name].modality.read),
+            plan.streams[name].reader(),
             encoders[name].processor,
             plan.streams[name].augment if augment else None,
             files=load(plan.streams[name].modality.files),

@@ -122,6 +122,7 @@ def fingerprint(model: Model, name: str) -> str:
     identity = encoder_identity(
         part.encoder,
         read=plan.modality.read,
+        prompt=plan.prompt,
         precision=model.precision,
         options=plan.encoder.cache_identity,
     )

@@ -10,7 +10,7 @@ from ...modalities.base import Source, StreamingSource
 from ...modalities.messages import describe_error
 from ...tasks.base import Row, Task
 from ..data import FAILURES, TRAIN, cell_items, check_nulls, failure_line, readable
-from ..recipe import ComponentSpec, ResolvedRecipe, load
+from ..recipe import ComponentSpec, ResolvedRecipe
 from ..utils import ConfigError
 
 STREAMED = 10_000
@@ -81,7 +81,7 @@ class FitExamples:
             for name, planned in plan.tasks.items():
                 yield name, _of_decoder(planned.task, f"{where.name}.{where.inside}")
         for stream in plan.streams_of(self.owner):
-            read = load(plan.streams[stream].modality.read)
+            read = plan.streams[stream].reader()
             for name, planned in plan.tasks.items():
                 if (use := planned.task.streams.get(stream)) is not None:
                     yield name, _of_stream(stream, read, use.many)

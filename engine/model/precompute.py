@@ -109,8 +109,9 @@ class FeatureCacher:
 
     def _samples(self, name: str, users: Sequence[TaskDataset], cells: list[Cell]) -> None:
         reader = users[0].readers[name]
+        plan = self.plan.streams[name]
         identity = {
-            "read": read_identity(self.plan.streams[name].modality.read),
+            "read": read_identity(plan.modality.read, plan.prompt),
             "processor": processor_identity(reader.processor),
         }
         store = Store(cache_root(), "samples", identity)
@@ -129,6 +130,7 @@ class FeatureCacher:
         identity = encoder_identity(
             stream.encoder,
             read=self.plan.streams[name].modality.read,
+            prompt=self.plan.streams[name].prompt,
             layers=stream.layers,
             precision=self.precision if precision == "as_computed" else precision,
             options=self.plan.streams[name].encoder.cache_identity,

@@ -97,7 +97,9 @@ def _add_shares(inputs: Schema, stream: Schema, definitions: Schema) -> None:
     options = options_model(BackboneEncoder).model_json_schema()["properties"]
     definitions["shared_connector"] = shared({})
     definitions["shared_encoder"] = shared({k: v for k, v in options.items() if k != "backbone"})
-    definitions["shared_stream"] = shared({key: stream[key] for key in ("modality", "augment")})
+    definitions["shared_stream"] = shared(
+        {key: stream[key] for key in ("modality", "augment", "prompt")}
+    )
     stream["encoder"] = _any_of(stream["encoder"], "shared_encoder")
     stream["connector"]["anyOf"].append({"$ref": "#/$defs/shared_connector"})
     inputs["additionalProperties"] = _any_of(inputs["additionalProperties"], "shared_stream")

@@ -65,12 +65,14 @@ class PartSection(Section):
 
 
 class StreamSection(Strict):
-    """A named input: its modality, its encoder and its connector."""
+    """A named input: its modality, its encoder and its connector. prompt: a text that is put before
+    every text of the stream."""
 
     modality: str
     encoder: PartSection
     connector: PartSection | None = None
     augment: dict[str, Any] | None = None
+    prompt: str | None = None
 
 
 class TaskSection(Section):
@@ -205,6 +207,11 @@ def _expanded(name: str, section: Any, inputs: Mapping[str, Any]) -> Any:
             else f"{where}.share: {name} and {source} share each other; give one of them an encoder"
         )
     keys = {key: value for key, value in section.items() if key != "share"}
+    if shared.get("prompt") and "prompt" not in keys:
+        raise ConfigError(
+            f"{where}.prompt: lacks; {source} has {shared['prompt']!r}, which is not shared; set "
+            'the prompt of this stream, or prompt: ""'
+        )
     if "modality" in shared:
         keys.setdefault("modality", shared["modality"])
     parts = [key for key in ("encoder", "connector") if shared.get(key) is not None]

@@ -32,6 +32,23 @@ class StreamPlan:
     encoder: ComponentSpec
     connector: ComponentSpec | None
     augment: Any | None
+    prompt: str = ""
+
+    def reader(self) -> Callable[[Any], Any]:
+        """Return the function of a cell's raw value, its prompt included."""
+        read = load(self.modality.read)
+        return PromptedRead(read, self.prompt) if self.prompt else read
+
+
+@dataclass(frozen=True)
+class PromptedRead:
+    """A modality's `read`, with a prompt before each text."""
+
+    read: Callable[[Any], str]
+    prompt: str
+
+    def __call__(self, cell: Any) -> str:
+        return self.prompt + self.read(cell)
 
 
 def plan_streams(
@@ -56,13 +73,27 @@ def plan_streams(
     connectors = _share_parts("connector", with_connector, decoders, connector)
     for name, part in encoders.items():
         if part.references:
-            _check_reads_text(modalities[name], f"inputs.{name}")
+            _check_reads_text(
+                modalities[name],
+                f"inputs.{name}",
+                "encoder.share: a decoder reads text",
+                "give it an encoder",
+            )
+    for name, section in inputs.items():
+        if section.prompt:
+            _check_reads_text(
+                modalities[name],
+                f"inputs.{name}",
+                "prompt: it is put before texts",
+                "leave it out",
+            )
     return {
         name: StreamPlan(
             modalities[name],
             encoders[name],
             connectors.get(name),
             _augment(section, modalities[name], f"inputs.{name}.augment"),
+            section.prompt or "",
         )
         for name, section in inputs.items()
     }
@@ -156,15 +187,14 @@ def _check_alone(
         )
 
 
-def _check_reads_text(modality: Modality, where: str) -> None:
-    """Raise ConfigError if a decoder's layers are the encoder of a stream that is no text."""
+def _check_reads_text(modality: Modality, where: str, reason: str, cure: str) -> None:
+    """Raise ConfigError if a stream that has to be text is none."""
     if modality.example is None:
         return
     raw = load(modality.read)(load(modality.example)(np.random.default_rng(0)))
     if not isinstance(raw, str):
         raise ConfigError(
-            f"{where}.encoder.share: a decoder reads text, and the modality of {where} gives "
-            f"{type(raw).__name__}; give it an encoder"
+            f"{where}.{reason}, and the modality of {where} gives {type(raw).__name__}; {cure}"
         )
 
 

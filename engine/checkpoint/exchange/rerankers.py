@@ -18,7 +18,8 @@ from ...model import Model
 from ...utils import ConfigError, atomic_folder, write_json
 from .common import Imported, Json, tokenizer_of
 from .export import merge_adapters
-from .sentences import export_sentence_transformers, save_text_tokenizer, text_length
+from .sentence_export import export_sentence_transformers, save_text_tokenizer
+from .sentence_modules import SETTINGS, read_json, text_length, transformer_settings
 
 ACTIVATIONS = {"Identity": "none", "Sigmoid": "sigmoid", "Softmax": "softmax"}
 """Classes of torch, and the activations of the task `reranking`."""
@@ -27,7 +28,7 @@ ACTIVATIONS = {"Identity": "none", "Sigmoid": "sigmoid", "Softmax": "softmax"}
 def cross_encoder(path: Path) -> Imported:
     """A CrossEncoder (Reimers and Gurevych 2019): a sequence classifier, whose scores of a query
     and a passage are those of the folder after its activation."""
-    _check_modules(path)
+    prompt = _check_modules(path)
     config = AutoConfig.from_pretrained(path)
     labels = int(config.num_labels)
     encoder = {
@@ -44,12 +45,16 @@ def cross_encoder(path: Path) -> Imported:
         "activation": _activation(path, config, labels),
         **({"loss": "classes", "num_labels": labels, "relevance": "label"} if labels > 1 else {}),
     }
-    inputs = {"query": {"modality": "text", "encoder": encoder}, "passage": {"share": "query"}}
+    inputs: Json = {"query": {"modality": "text", "encoder": encoder}}
+    inputs["passage"] = {"share": "query"}
+    if prompt:
+        inputs["query"]["prompt"], inputs["passage"]["prompt"] = prompt, ""
     return Imported({"inputs": inputs, "tasks": {"rank": task}})
 
 
-def _check_modules(path: Path) -> None:
-    """Raise ConfigError if the folder's score is not that of one sequence classifier."""
+def _check_modules(path: Path) -> str:
+    """Return the prompt that stands before the queries. Raise ConfigError if the folder's score is
+    not that of one sequence classifier."""
     file = path / "modules.json"
     modules = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     names = [m["type"].rpartition(".")[2] for m in modules]
@@ -58,28 +63,19 @@ def _check_modules(path: Path) -> None:
             f"modules.json: found {', '.join(names)}, expected one Transformer, a sequence "
             "classifier in the folder itself"
         )
-    settings = _settings(path)
-    kind = settings.get("model_type", "CrossEncoder")
+    transformer_settings(path, ("sequence-classification",))
+    settings = read_json(path / SETTINGS)
+    kind = settings.get("model_type", "SentenceTransformer" if modules else "CrossEncoder")
     if kind != "CrossEncoder":
         raise ConfigError(f"holds a {kind}, expected a CrossEncoder; use its own kind")
-    prompts = {name: text for name, text in (settings.get("prompts") or {}).items() if text}
-    if settings.get("default_prompt_name") in prompts:
-        raise ConfigError(
-            "config_sentence_transformers.json: a default prompt stands before every pair; put it "
-            "into the queries, and set default_prompt_name to null"
-        )
-
-
-def _settings(path: Path) -> Json:
-    file = path / "config_sentence_transformers.json"
-    settings: Json = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return settings
+    prompts = settings.get("prompts") or {}
+    return prompts.get(settings.get("default_prompt_name")) or ""
 
 
 def _activation(path: Path, config: Any, labels: int) -> str:
     """Return the activation of the scores: the one that the folder names, or the library's."""
     older = getattr(config, "sentence_transformers", None) or {}
-    listed = _settings(path) if (path / "modules.json").is_file() else {}
+    listed = read_json(path / SETTINGS) if (path / "modules.json").is_file() else {}
     named = (
         listed.get("activation_fn")
         or older.get("activation_fn")
@@ -114,6 +110,12 @@ def export_cross_encoder(model: Model, part: str, out: Path) -> str:
             f"{where}: is no sequence classifier of transformers; train one with encoder: {{type: "
             "sequence_classifier, ...}} and head: {type: mean}"
         )
+    prompt = model.plan.streams[task.query].prompt
+    others = (n for n in (task.passage, task.candidates) if n is not None)
+    if unread := [name for name in others if model.plan.streams[name].prompt]:
+        raise ConfigError(
+            f"inputs.{unread[0]}.prompt: a CrossEncoder has a prompt before queries alone"
+        )
     if task.template is not None or any(True for _ in head.parameters()):
         raise ConfigError(f"{where}: has a template or a map behind its scores; leave both out")
     activation = next(key for key, value in ACTIVATIONS.items() if value == task.activation)
@@ -124,6 +126,8 @@ def export_cross_encoder(model: Model, part: str, out: Path) -> str:
     encoder.model.config.sentence_transformers = settings
     with quiet_loading(), atomic_folder(out, "--out") as beside, torch.no_grad():
         encoder.model.save_pretrained(beside)
+        if prompt:
+            _save_prompt(beside, prompt, settings)
         save_text_tokenizer(beside, encoder, where)
         file = beside / "tokenizer_config.json"
         read = ["input_ids", "attention_mask"]
@@ -131,6 +135,17 @@ def export_cross_encoder(model: Model, part: str, out: Path) -> str:
         limits = {"model_max_length": encoder.processor.max_length, "model_input_names": read}
         write_json(file, {**json.loads(file.read_text(encoding="utf-8")), **limits})
     return where
+
+
+def _save_prompt(folder: Path, prompt: str, settings: Json) -> None:
+    """Write the files that the library reads a prompt from."""
+    kind = "sentence_transformers.models.Transformer"
+    write_json(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": kind}])
+    write_json(
+        folder / "sentence_bert_config.json", {"transformer_task": "sequence-classification"}
+    )
+    prompts = {"prompts": {"query": prompt}, "default_prompt_name": "query"}
+    write_json(folder / SETTINGS, {"model_type": "CrossEncoder", **settings, **prompts})
 
 
 FOLDERS = {

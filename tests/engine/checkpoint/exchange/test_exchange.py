@@ -35,8 +35,6 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from sensorium.engine.checkpoint.exchange import import_model
-from sensorium.engine.utils import ConfigError
 from sensorium.modalities.audio.read import Sound
 from sensorium.tests.engine.checkpoint.exchange.exchange_cases import (
     BOS,
@@ -233,35 +231,3 @@ def test_sentence_transformers(pooling: str, tmp_path: Path) -> None:
     vector = vector @ dense.T if pooling == "mean" else vector
     close(vectors(model, "query", SENTENCES), vector)
     assert model.stream("passage").encoder is model.stream("query").encoder
-
-
-def made_sentence_folder(folder: Path, kinds: list[str], **settings: Any) -> Path:
-    folder.mkdir()
-    module = "sentence_transformers.models."
-    rows = [{"idx": i, "path": f"{i}_{k}", "type": f"{module}{k}"} for i, k in enumerate(kinds)]
-    (folder / "modules.json").write_text(json.dumps(rows))
-    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("kinds", "settings", "message"),
-    [
-        (["Transformer", "Pooling", "Dense", "Dense"], {}, "at most one Dense"),
-        (["Transformer", "Dense", "Pooling"], {}, "in this order"),
-        (["Transformer", "Normalize"], {}, "expected Transformer, Pooling"),
-        (["Transformer", "Pooling", "LayerNorm"], {}, "LayerNorm is no part"),
-        (
-            ["Transformer", "Pooling"],
-            {"prompts": {"query": "query: "}, "default_prompt_name": "query"},
-            "'query: ' before every text",
-        ),
-    ],
-)
-def test_what_a_sentence_encoder_has_beyond_a_recipe_is_refused(
-    kinds: list[str], settings: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    folder = made_sentence_folder(tmp_path / "st", kinds, **settings)
-    with pytest.raises(ConfigError, match=message) as error:
-        import_model("sentence-transformers", folder, tmp_path / "run")
-    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()

@@ -16,6 +16,8 @@ from sensorium.engine.utils import ConfigError
 from sensorium.tests.engine.checkpoint.exchange.exchange_cases import BOS, EOS, IDS, TEXT, drawn
 
 IDENTITY = {"activation_fn": "torch.nn.modules.linear.Identity"}
+CROSS = {"model_type": "CrossEncoder"}
+PROMPT = {"prompts": {"task": "w4 w4 w8 "}, "default_prompt_name": "task"}
 PAIRS = [
     ("w1 w2", "w3 w4 w5 w1"),
     ("w6", "w6"),
@@ -80,8 +82,9 @@ def scores(run: Any) -> np.ndarray:
         (
             "Roberta",
             1,
-            {"config_sentence_transformers": {"model_type": "CrossEncoder", **IDENTITY}},
+            {"config_sentence_transformers": {**CROSS, **IDENTITY}},
         ),
+        ("Bert", 1, {"config_sentence_transformers": {**CROSS, **IDENTITY, **PROMPT}}),
         ("Llama", 1, {}),
     ],
 )
@@ -106,11 +109,8 @@ def test_scores_are_those_of_the_library(
     ("settings", "line"),
     [
         ({"model_type": "SentenceTransformer"}, "holds a SentenceTransformer"),
-        ({"activation_fn": "torch.nn.Tanh"}, "activation_fn: found"),
-        (
-            {"default_prompt_name": "q", "prompts": {"q": "query: "}},
-            "config_sentence_transformers.json: a default prompt",
-        ),
+        ({}, "holds a SentenceTransformer"),  # as the library reads an older folder
+        ({**CROSS, "activation_fn": "torch.nn.Tanh"}, "activation_fn: found"),
     ],
 )
 def test_what_a_task_has_not_is_one_line(
