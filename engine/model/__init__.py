@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from ...lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .attention_tap import AttentionTap as AttentionTap
+    from .attention_tap import normalized_entropy as normalized_entropy
     from .build import build as build
     from .build import compose as compose
     from .build import resolve_and_fit as resolve_and_fit
@@ -30,6 +32,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
+            "attention_tap": ["AttentionTap", "normalized_entropy"],
             "build": ["build", "compose", "resolve_and_fit", "validate_loaded"],
             "checks": ["decoder_notes", "tasks_to_meta", "tokenizer_notes"],
             "fit": [

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ....backbones.base import Backbone
+from ...model import AttentionTap, normalized_entropy
 from ...model.transforms.layers import attention_of, find_stack, rows_of
-from ..taps import AttentionTap, muted_feed_forwards
+from ..taps import muted_feed_forwards
 from .subject import Subject, captured_logits
 
 Rows = list[dict[str, Any]]
@@ -209,11 +210,8 @@ def attention_statistics(weights: Tensor) -> Tensor:
     """Return `[H, 5]`, sums over positions that see at least two of: normalized entropy, peak, even
     weight, weight of the first; and their number. weights: `[B, H, Q, K]`."""
     weights = weights.double()
-    visible = (weights > 0).any(1, keepdim=True).sum(-1).clamp(min=1)  # [B, 1, Q], by any head
+    entropy, visible = normalized_entropy(weights)
     counted = (visible > 1).double()
-    entropy = -torch.special.xlogy(weights, weights).sum(-1) / visible.double().log().clamp(
-        min=1e-12
-    )
     values = torch.stack(
         [
             entropy,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ....backbones.base import Backbone
 from ....modalities.base import Features
-from ..taps import AttentionTap
+from ...model import AttentionTap
 from .cells import Cells
 from .methods import Baseline, attention_rollout, encoder_flow
 from .scorer import Scorer

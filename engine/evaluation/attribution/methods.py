@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..taps import AttentionTap
+from ...model import AttentionTap
 from .cells import Cells
 from .scorer import Scorer, differentiable
 

@@ -75,5 +75,6 @@ def _checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
             return run(*args, **options)
         return checkpoint(run, *args, use_reentrant=False, **options)
 
-    members = {"forward": forward, "__doc__": kind.__doc__, "__module__": kind.__module__}
+    members: dict[str, Any] = {"forward": forward, "runs_again": True}
+    members |= {"__doc__": kind.__doc__, "__module__": kind.__module__}
     return type(kind.__name__, (kind,), members)

@@ -4,6 +4,7 @@ _PACKAGE = "sensorium.engine.model.transforms"
 
 TRANSFORMS = {
     "add_language": f"{_PACKAGE}.languages:add_language",
+    "attention_entropy": f"{_PACKAGE}.layers.entropy:attention_entropy",
     "attention_to_state_space": f"{_PACKAGE}.layers.state_space:attention_to_state_space",
     "to_encoder_decoder": f"{_PACKAGE}.pairs:to_encoder_decoder",
     "factorize_embeddings": f"{_PACKAGE}.vocabulary.tables:factorize_embeddings",

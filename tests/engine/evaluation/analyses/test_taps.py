@@ -12,12 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sensorium.engine.evaluation.analyses.circuits import head_maps
-from sensorium.engine.evaluation.taps import (
-    AttentionTap,
-    attention_weights,
-    hooked_activations,
-    muted_feed_forwards,
-)
+from sensorium.engine.evaluation.taps import hooked_activations, muted_feed_forwards
+from sensorium.engine.model.attention_tap import AttentionTap, attention_weights
 from sensorium.engine.model.transforms.context import TransformContext
 from sensorium.engine.model.transforms.layers import attention_of, find_stack
 from sensorium.engine.model.transforms.layers.heads import prune_heads
