@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from sensorium.engine.utils import write_text
 from sensorium.modalities.messages import plural
@@ -25,9 +27,10 @@ def generated_pages() -> dict[str, str]:
     return pages
 
 
-def main() -> None:
-    """Write the pages."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"
+def main(
+    folder: Annotated[Path, typer.Argument(help="of the site")] = ROOT / "docs",
+) -> None:
+    """Write the pages that are generated from the package."""
     for name, text in generated_pages().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,4 +38,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from sensorium.engine.utils import console
+
+    with console():
+        typer.run(main)

@@ -20,6 +20,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from sensorium.engine.recipe import parse_file
 from sensorium.engine.utils import ConfigError, write_text
 
@@ -122,10 +124,13 @@ def _proof(proof: str) -> str:
 
 
 def main() -> None:
-    """Write the page."""
+    """Write docs/papers.md from docs/papers.yaml."""
     write_text(PAGE, papers_page(load_papers()))
     print(PAGE)
 
 
 if __name__ == "__main__":
-    main()
+    from sensorium.engine.utils import console
+
+    with console():
+        typer.run(main)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from sensorium.engine.utils import write_text
 
@@ -113,9 +114,10 @@ def screens_page(pictures: Mapping[str, str], reason: str = "") -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Write the page and its pictures into `reference` of the site's folder."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"
+def main(
+    folder: Annotated[Path, typer.Argument(help="of the site")] = ROOT / "docs",
+) -> None:
+    """Write the page of pictures, and the pictures, into `reference` of the site's folder."""
     target, program = folder / "reference", browser()
     target.mkdir(parents=True, exist_ok=True)
     if program is None:
@@ -135,4 +137,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from sensorium.engine.utils import console
+
+    with console():
+        typer.run(main)

@@ -14,8 +14,7 @@ def test_without_a_browser_the_page_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(screenshots, "BROWSERS", ())
-    monkeypatch.setattr("sys.argv", ["screenshots", str(tmp_path)])
-    screenshots.main()
+    screenshots.main(tmp_path)
     assert "left out, no Chromium was found" in capsys.readouterr().out
     assert "There are none here" in (tmp_path / "reference" / "screens.md").read_text()
 
