@@ -75,7 +75,8 @@ class EntropyBand(nn.Module):
         weights: of each layer's attention `[B, H, Q, K]`. lengths: `[B]` how many of the queries,
         which stand at the front, are no padding.
         """
-        penalties, logged = [], {}
+        penalties: list[Tensor] = []
+        logged: dict[str, Tensor] = {}
         for layer, (each, *_) in weights.items():
             share, visible = normalized_entropy(each.float())
             counted = visible > 1  # [B, 1, Q]
