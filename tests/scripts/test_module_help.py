@@ -18,7 +18,8 @@ PARSERS = ("typer.run(", "argparse.", "runpy.run_module(")
 
 def modules() -> list[Path]:
     """Return the files of scripts/ that do something when they are run."""
-    return [p for p in sorted(SCRIPTS.rglob("*.py")) if 'if __name__ == "__main__"' in p.read_text()]
+    files = sorted(SCRIPTS.rglob("*.py"))
+    return [path for path in files if 'if __name__ == "__main__"' in path.read_text("utf-8")]
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(SCRIPTS).as_posix())
