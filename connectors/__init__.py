@@ -28,6 +28,7 @@ HEADS = {
     "detr": "sensorium.connectors.queries:Detr",
     "first": "sensorium.connectors.poolers:First",
     "flatten": "sensorium.connectors.heads:Flatten",
+    "key_values": "sensorium.connectors.heads:KeyValues",
     "last": "sensorium.connectors.poolers:Last",
     "linear": "sensorium.connectors.heads:LinearHead",
     "mean": "sensorium.connectors.poolers:Mean",

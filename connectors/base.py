@@ -34,12 +34,14 @@ class Connector(Component, nn.Module):
     token.
 
     hidden_layers: layers of the encoder that it reads as `features.hidden_states`, in this order;
-    for a head the task requests them. selects_tokens: it returns some of its tokens, so that no
-    gradient reaches the others.
+    for a head the task requests them. selects_tokens: it returns some of its tokens, or looks a
+    vector up by them, so that no gradient reaches the others. lazy_parameters: names of its tables
+    of which a step changes only the rows that have a gradient, with any optimizer.
     """
 
     hidden_layers: tuple[int, ...] = ()
     selects_tokens: bool = False
+    lazy_parameters: tuple[str, ...] = ()
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()

@@ -32,4 +32,5 @@ TASKS = {
     "reranking": "sensorium.tasks.reranking.reranking:Reranking",
     "segmentation": "sensorium.tasks.dense.segmentation:Segmentation",
     "signal_generation": "sensorium.tasks.language.signals.generation:SignalGeneration",
+    "tagging": "sensorium.tasks.supervised.tagging:Tagging",
 }

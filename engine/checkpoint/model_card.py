@@ -25,6 +25,7 @@ PIPELINE_TAGS = {
     ("action", "act"): "robotics",
     ("text", "caption"): "text-generation",
     ("text", "classify"): "text-classification",
+    ("text", "tag"): "token-classification",
 }
 """The hub's pipeline tag of a model, by the modality of its first stream and its ability."""
 

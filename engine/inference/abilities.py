@@ -54,6 +54,10 @@ class Abilities:
         """Return the scores of pairs of a query and a passage."""
         return self.generate(self.find_task("rerank", task), inputs, **named)
 
+    def tag(self, task: str | None = None, inputs: Inputs = None, /, **named: Any) -> Any:
+        """Return a tag for each word of a text, or token of another signal, and entities."""
+        return self.generate(self.find_task("tag", task), inputs, **named)
+
     def find_task(self, ability: str, name: str | None = None) -> str:
         """Return the task of a name, or the only one that has an ability. Raise ConfigError if
         there is none or several, or if the named one has another."""

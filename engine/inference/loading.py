@@ -104,9 +104,8 @@ def pipeline(
     """Return one task of a model as a function: `pipeline("caption", "runs/x")("a.png")`.
 
     task: `caption`, `transcribe`, `classify`, `regress`, `localize`, `segment`, `act`, `draw`,
-    `rerank` or `embed`,
-    or the name of one of the recipe's tasks. model: what `load` takes, or a loaded model. options:
-    of `load`.
+    `rerank`, `tag` or `embed`, or the name of one of the recipe's tasks. model: what `load` takes,
+    or a loaded model. options: of `load`.
     """
     loaded = model if isinstance(model, Pipeline) else load(model, **options)
     if task != EMBED:

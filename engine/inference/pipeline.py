@@ -38,7 +38,7 @@ Predicted = tuple[Any, str | None]
 EMBED = "embed"
 ABILITIES = (
     *("caption", "transcribe", "classify", "regress", "localize", "segment", "act", "draw"),
-    "rerank",
+    *("rerank", "tag"),
 )
 """What a task's `ability` may be; each is a method of `Pipeline`."""
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ..model import Model
 from ..recipe import OPTIMIZER_ARGUMENTS, SCHEDULE_ARGUMENTS, Train, find
 from ..recipe.validation import library_options, parameters
 from ..utils import ConfigError, located_errors
-from .optimizers import MasterWeights
+from .optimizers import MasterWeights, leave_untouched_rows
 
 
 def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
@@ -52,8 +52,22 @@ def build_optimizer(model: Model, train: Train) -> torch.optim.Optimizer:
 
     with located_errors(where, accepted, options):
         if train.weights_precision == "bf16":
-            return MasterWeights(groups, make)
-        return make(groups)
+            optimizer: Any = MasterWeights(groups, make)
+            leave_untouched_rows(optimizer.inner, [optimizer.masters[t] for t in _tables(model)])
+            return cast(torch.optim.Optimizer, optimizer)
+        optimizer = make(groups)
+        leave_untouched_rows(optimizer, _tables(model))
+        return cast(torch.optim.Optimizer, optimizer)
+
+
+def _tables(model: nn.Module) -> list[Tensor]:
+    """Return the parameters that modules name in `lazy_parameters`, those that train."""
+    named = (
+        getattr(module, name)
+        for module in model.modules()
+        for name in getattr(module, "lazy_parameters", ())
+    )
+    return [parameter for parameter in named if parameter.requires_grad]
 
 
 def _parameter_groups(model: Model, default_lr: float) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .geometry import transform_points as transform_points
     from .hashing import stable_hash as stable_hash
     from .heads import head_output as head_output
+    from .heads import token_output as token_output
     from .prompts import Prompt as Prompt
     from .prompts import assemble as assemble
     from .prompts import example_row as example_row
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .similarity import l2_normalize as l2_normalize
     from .texts import encode_ids as encode_ids
     from .texts import merged_ids as merged_ids
+    from .word_places import word_places as word_places
     from .words import text_unit_scores as text_unit_scores
     from .words import text_units as text_units
     from .words import words_of as words_of
@@ -60,7 +62,7 @@ else:
                 "grid_to_world",
             ],
             "hashing": ["stable_hash"],
-            "heads": ["head_output"],
+            "heads": ["head_output", "token_output"],
             "prompts": [
                 "Prompt",
                 "assemble",
@@ -71,6 +73,7 @@ else:
             ],
             "similarity": ["MAX_LOGIT_SCALE", "l2_normalize"],
             "texts": ["encode_ids", "merged_ids"],
+            "word_places": ["word_places"],
             "words": ["text_unit_scores", "text_units", "words_of"],
         },
     )

@@ -17,6 +17,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("connector", "latent_attention"): {"latents": 5},
     ("connector", "resampler"): {"queries": 4, "self_attention": True},
     ("connector", "stack"): {"depth": 2},
+    ("head", "key_values"): {"heads": 3, "keys": 5},
     ("head", "detr"): {"queries": 3, "width": 16, "depth": 1},
     ("head", "unetr"): {"ups": 1, "width": 16, "layers": [0], "axes": 2},
     **{(kind, "flatten"): {"grid": [4, 4], "width": 3} for kind in ("connector", "head")},
@@ -29,7 +30,10 @@ GRIDS = {
 }
 """Those that take no other."""
 
-POOLED = {("connector", "cls"), ("head", "linear"), ("head", "mlp")}
+POOLED = {
+    ("connector", "cls"),
+    *(("head", name) for name in ("linear", "mlp", "key_values")),
+}
 """Those that read `pooled` where there is one."""
 
 

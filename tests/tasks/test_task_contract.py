@@ -203,6 +203,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"prompt": "<image> {question}", "target": "<state>", "max_new_tokens": 4},
         {"target": "{said} <image><state>", "z_loss": 1e-4, "max_new_tokens": 4},
     ],
+    "tagging": [{"input": "image"}, {"input": "state", "target": "found", "smoothing": 0.1}],
 }
 TOKENIZERS = {
     **dict.fromkeys(("action_regression", "control", "distill_actions"), "bspline"),
