@@ -40,6 +40,8 @@ class Modality:
         file would replace the part.
     annotation: if streams of this modality are drawn on other streams (a mask on its volume),
         the key of `Annotations` that their previews draw it as.
+    draws: the keys of `Annotations` that `preview` draws. Those of `mask` and `boxes` are drawn as
+        the reference where a row has a column `mask`, `box` or `boxes` that no stream reads.
 
     Parts, by short name:
         encoders, decoders, augments (the first is the default), tokenizers: for streams of this
@@ -59,6 +61,7 @@ class Modality:
     save: str | None = None
     segment_columns: tuple[tuple[str, ...], ...] = ()
     annotation: str | None = None
+    draws: tuple[str, ...] = ()
     encoders: Mapping[str, str] = field(default_factory=dict)
     decoders: Mapping[str, str] = field(default_factory=dict)
     augments: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +74,7 @@ class Modality:
             object.__setattr__(self, "files", f"{__package__}.paths:no_files")
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
-            if each.name in ("annotation", "segment_columns") or value is None:
+            if each.name in ("annotation", "draws", "segment_columns") or value is None:
                 continue
             paths = value if isinstance(value, Mapping) else {"": value}
             for name, path in paths.items():

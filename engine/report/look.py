@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from ...modalities.base import StreamingSource
@@ -15,6 +16,10 @@ from ...modalities.messages import shorten
 from ..data import FAILURES, cell_items, count_rows, load_split
 from ..recipe import Recipe, ResolvedRecipe, load, plan_recipe
 from ..utils import ConfigError, write_page
+from .previews import preview
+
+SHOWN = 160
+"""Characters of a cell."""
 
 
 @dataclass
@@ -59,11 +64,23 @@ def _rows(plan: ResolvedRecipe, task: str, source: Any) -> Iterator[LookRow]:
         try:
             cells = source[index] if cells is None else cells
             names = plan.tasks[task].task.streams
-            row.cells = {k: shorten(str(v)) for k, v in cells.items() if k not in names}
+            row.cells = {k: cell_text(v) for k, v in cells.items() if k not in names}
             row.streams = list(_streams(plan, task, cells))
         except FAILURES as error:
             row.failure = shorten(str(error))
         yield row
+
+
+def cell_text(cell: Any) -> str:
+    """Return a cell as a short text; of what is no plain value its type."""
+    if isinstance(cell, Mapping):
+        return shorten(
+            ", ".join(f"{key}: {cell_text(value)}" for key, value in cell.items()), SHOWN
+        )
+    if isinstance(cell, (list, tuple)):
+        return shorten("; ".join(map(cell_text, cell)), SHOWN)
+    plain = cell is None or isinstance(cell, (str, int, float, bool, np.generic, Path))
+    return shorten(str(cell), SHOWN) if plain else f"({type(cell).__name__})"
 
 
 def _streams(plan: ResolvedRecipe, task: str, cells: Any) -> Iterator[tuple[str, Markup]]:
@@ -81,5 +98,5 @@ def _streams(plan: ResolvedRecipe, task: str, cells: Any) -> Iterator[tuple[str,
     marks = {mark: (None, raw[name][0]) for name, mark in drawn_on.items()}
     for name in uses:
         if name not in drawn_on:
-            preview = load(modalities[name].preview)
-            yield from ((name, Markup(preview(value, marks))) for value in raw[name])
+            for value in raw[name]:
+                yield name, preview(modalities[name], value, marks, cells, uses)

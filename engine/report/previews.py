@@ -7,14 +7,17 @@ annotation.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
-from ...modalities.base import Annotations, Fittable, Source, StreamingSource
+from ...modalities.base import Annotations, Fittable, ReadError, Source, StreamingSource
+from ...modalities.modality import Modality
 from ...tasks.base import ExportsMaps, Task
 from ..data import cell_items, load_split
 from ..recipe import ResolvedRecipe, load
@@ -113,12 +116,51 @@ def _inputs(
         marks[mark] = (marks.get(mark, (None, None))[0], raw[name][0])
     labels = {name for name, use in task_module.streams.items() if use.role == "label"}
     drawn = [
-        (name, Markup(load(modalities[name].preview)(value, marks)))
+        (name, preview(modalities[name], value, marks, row, task_module.streams))
         for name in task_module.streams
         for value in raw[name]
         if name not in drawn_on
     ]
     return without_repeats(drawn, labels)
+
+
+def preview(
+    modality: Modality,
+    value: Any,
+    marks: Annotations,
+    row: Mapping[str, Any],
+    used: Collection[str],
+) -> Markup:
+    """Return the HTML of a raw value with its annotations, and with what else the row says is
+    there: the cells `mask`, `box` and `boxes` that no stream reads. used: the task's streams."""
+    draw = load(modality.preview)
+    found = {
+        mark: (None, cell)
+        for mark, cell in findings(row, used).items()
+        if mark in modality.draws and not {"mask", "map", "boxes", "peak"} & marks.keys()
+    }
+    if found:
+        with contextlib.suppress(ReadError):  # a column of that name may hold anything
+            return Markup(draw(value, {**found, **marks}))
+    return Markup(draw(value, marks))
+
+
+def findings(row: Mapping[str, Any], used: Collection[str]) -> dict[str, Any]:
+    """Return a row's mask and boxes, by the name of the annotation, that are no stream's cells."""
+    found = {}
+    for column, mark in (("mask", "mask"), ("box", "boxes"), ("boxes", "boxes")):
+        cell = None if column in used else row.get(column)
+        if cell is not None and mark == "boxes":
+            try:
+                boxes = np.array(cell, float)
+            except (TypeError, ValueError):
+                continue
+            cell = (
+                boxes.reshape(-1, boxes.shape[-1]).tolist() if boxes.ndim and boxes.size else None
+            )
+        if cell is not None:
+            found[mark] = cell
+    return found
 
 
 def without_repeats(

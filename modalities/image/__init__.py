@@ -6,7 +6,8 @@ from ..modality import Modality
 IMAGE = Modality(
     read="sensorium.modalities.image.read:read",
     example="sensorium.modalities.image.read:example",
-    preview="sensorium.modalities.image.read:preview",
+    preview="sensorium.modalities.image.preview:preview",
+    draws=("boxes", "mask", "map"),
     encoders={
         "frames": "sensorium.modalities.image.encoders.video_frames:Frames",
         "native": "sensorium.modalities.image.native.encoder:NativeViT",
@@ -37,7 +38,8 @@ IMAGE = Modality(
 IMAGE_MASK = Modality(
     read="sensorium.modalities.image.mask:read",
     example="sensorium.modalities.image.mask:example",
-    preview="sensorium.modalities.image.mask:preview",
+    preview="sensorium.modalities.image.preview:preview_mask",
+    annotation="mask",
     encoders={
         "mask": "sensorium.modalities.image.mask:Mask",
     },

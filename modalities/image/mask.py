@@ -16,7 +16,6 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..base import Encoder, Features, Processor, ReadError, Sample, only_read_errors
-from .read import preview as picture_preview
 
 MASK = "a mask: a picture of class numbers, an array [H, W], or {size, shapes} of COCO"
 VOID = 255
@@ -84,11 +83,6 @@ def _run_lengths(shape: Mapping[str, Any]) -> np.ndarray:
         raise ReadError(shape, "compressed run lengths", "lists of run lengths, or polygons")
     values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return np.asarray(values.reshape(width, height).T)
-
-
-def preview(mask: np.ndarray, marks: Any = None) -> str:
-    """Return an `<img>` of a mask."""
-    return picture_preview(Image.fromarray(mask.astype(np.uint8) * 255))
 
 
 def example(rng: np.random.Generator) -> np.ndarray:

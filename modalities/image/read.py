@@ -21,12 +21,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..base import Annotations, ReadError, only_read_errors
-from .video_clip import Clip, is_clip, read_clip
+from ..base import ReadError, only_read_errors
+from .video_clip import is_clip, read_clip
 
 PICTURE = "a picture that Pillow can decode (JPEG, PNG, WebP, TIFF, BMP, GIF...)"
 ARRAY = "uint8, uint16, bool, or floats in [0, 1], of [H, W] or [H, W, 1 | 3 | 4]"
-PREVIEW_SIZE = 256
 
 _NOT_DECODED = frozenset(["BUFR", "EMF", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"])
 """Formats that Pillow recognizes, and decodes with other programs or not at all."""
@@ -192,21 +191,3 @@ def example(rng: np.random.Generator) -> Image.Image:
     """Return a small picture of soft blots of colour, for dry runs."""
     blots = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(blots).resize((60, 48), Image.Resampling.BICUBIC)
-
-
-def preview(image: Image.Image | Clip, marks: Annotations | None = None) -> str:
-    """Return an `<img>` of a picture with its pixels in the page; tiny ones are enlarged by CSS. Of
-    a clip there are up to eight frames, side by side. Nothing is marked."""
-    if isinstance(image, Clip):
-        chosen = image.frames[:: max(1, -(-len(image.frames) // 8))]
-        image = Image.fromarray(np.concatenate(list(chosen), axis=1))
-    small = image.copy()
-    small.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
-    buffer = io.BytesIO()
-    small.save(buffer, format="PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    width = max(small.width, PREVIEW_SIZE // 2)
-    return (
-        f'<img src="data:image/png;base64,{data}" width="{width}" '
-        f'alt="picture, {image.width} x {image.height} px" style="image-rendering: pixelated">'
-    )

@@ -8,6 +8,7 @@ MRI = Modality(
     cells="sensorium.modalities.mri.io.collection:folder_cells",
     example="sensorium.modalities.mri.io.read:example",
     preview="sensorium.modalities.mri.preview:preview",
+    draws=("boxes", "mask", "map", "peak"),
     save="sensorium.modalities.mri.write:write",
     encoders={
         "monai": "sensorium.modalities.mri.encoders.monai:Monai",

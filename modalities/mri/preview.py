@@ -36,10 +36,11 @@ def preview(raw: MetaTensor, marks: Annotations | None = None) -> str:
     buffer = io.BytesIO()
     strip.save(buffer, "PNG")
     data = base64.b64encode(buffer.getvalue()).decode()
-    shape = " x ".join(map(str, volume.shape))
-    caption = escape(f"{shape} voxels of {' x '.join(f'{e:.2g}' for e in edges)} mm")
+    size = " x ".join(map(str, volume.shape))
+    caption = escape(f"{size} voxels of {' x '.join(f'{e:.2g}' for e in edges)} mm")
     image = f'<img src="data:image/png;base64,{data}" alt="{caption}" title="{caption}">'
-    legend = "; ".join(text for who, text in SHOWN.items() if any(f.who == who for f in shapes))
+    drawn = {shape.who for shape in shapes if shape.centre is not None}
+    legend = "; ".join(text for who, text in SHOWN.items() if who in drawn)
     return f"{image}<br><small>{legend}</small>" if legend else image
 
 

@@ -16,7 +16,8 @@ from sensorium.engine.recipe import load_recipe, parse, plan_recipe
 from sensorium.engine.report import write_report
 from sensorium.engine.utils import ConfigError
 from sensorium.modalities.image.datasets.digits import Digits
-from sensorium.modalities.image.read import preview, read
+from sensorium.modalities.image.preview import preview
+from sensorium.modalities.image.read import read
 
 HOSTILE = "<script>alert('x')</script> & <img src=https://example.org/x onerror=alert(1)>"
 VOID = {"img", "meta", "br", "link", "hr"}

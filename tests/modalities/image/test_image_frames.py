@@ -12,7 +12,8 @@ from PIL import Image
 
 from sensorium.modalities.base import ReadError
 from sensorium.modalities.image.encoders.video_frames import Frames
-from sensorium.modalities.image.read import preview, read
+from sensorium.modalities.image.preview import preview
+from sensorium.modalities.image.read import read
 from sensorium.modalities.image.video_clip import Clip
 from sensorium.testing.common import copy_for_worker
 

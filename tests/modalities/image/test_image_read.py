@@ -13,7 +13,8 @@ import torch
 from PIL import Image, ImageOps
 
 from sensorium.modalities.base import ReadError
-from sensorium.modalities.image.read import example, preview, read
+from sensorium.modalities.image.preview import preview
+from sensorium.modalities.image.read import example, read
 from sensorium.testing.common import copy_for_worker
 
 RNG = np.random.default_rng(0)
