@@ -15,18 +15,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from PIL import Image, ImageChops
 
-from sensorium.engine.utils import write_text
+from sensorium.engine.utils import RuntimeFailure, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SECONDS = 120
+MARGIN = 16
+WIDTH, HEIGHT = 1200, 8000
+"""px of a picture; one of a shorter page ends with it."""
+
 SHOTS = {
-    "report": ("The report of a run: `sensorium report runs/digits`", 1200, 1500),
-    "explain": ("What a prediction rests on: `sensorium explain runs/digits`", 1200, 700),
-    "look": ("Rows before anything is trained: `sensorium look digits.yaml`", 1200, 700),
+    "report": "The report of a run: `sensorium report runs/digits`",
+    "explain": "What a prediction rests on: `sensorium explain runs/digits`",
+    "look": "Rows before anything is trained: `sensorium look digits.yaml`",
 }
-"""Name of a picture -> its caption, and its size in px."""
+"""Name of a picture -> its caption."""
 
 RECIPE: dict[str, Any] = {
     "inputs": {
@@ -58,7 +63,8 @@ def browser() -> str | None:
 
 
 def capture(program: str, page: Path | str, picture: Path, width: int, height: int) -> None:
-    """Write a picture of a page, `width` by `height` px. Raise RuntimeError if there is none."""
+    """Write a picture of a page, `width` by at most `height` px: what is empty below the page is
+    left out. Raise RuntimeFailure if there is none."""
     address = page if isinstance(page, str) else page.absolute().as_uri()
     command = [
         program,
@@ -71,9 +77,24 @@ def capture(program: str, page: Path | str, picture: Path, width: int, height: i
         address,
     ]
     picture.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise RuntimeFailure(f"{program}: no picture of {address} in {SECONDS} s") from None
     if done.returncode or not picture.is_file():
-        raise RuntimeError(f"{program}: no picture of {address}: {done.stderr[-400:]}")
+        reason = " ".join(done.stderr.split())[-400:]
+        raise RuntimeFailure(f"{program}: no picture of {address}: {reason}")
+    trim(picture)
+
+
+def trim(picture: Path) -> None:
+    """Cut the rows at the bottom of a picture that are all of one colour, but for a margin."""
+    with Image.open(picture) as opened:
+        image = opened.convert("RGB")
+    below = Image.new("RGB", image.size, image.getpixel((0, image.height - 1)))
+    filled = ImageChops.difference(image, below).getbbox()
+    if filled is not None:
+        image.crop((0, 0, image.width, min(image.height, filled[3] + MARGIN))).save(picture)
 
 
 def make_pages(folder: Path) -> Mapping[str, Path]:
@@ -94,7 +115,7 @@ def make_pages(folder: Path) -> Mapping[str, Path]:
     return {
         "report": write_report([run], folder / "report.html"),
         "explain": write_explanation(explanation, folder / "explain.html"),
-        "look": write_look(recipe, folder / "look.html", rows=10, split="train"),
+        "look": write_look(recipe, folder / "look.html", rows=8, split="train"),
     }
 
 
@@ -109,7 +130,7 @@ def screens_page(pictures: Mapping[str, str], reason: str = "") -> str:
     if not pictures:
         lines += [f"There are none here: {reason}.", ""]
     for name, path in pictures.items():
-        caption = SHOTS[name][0]
+        caption = SHOTS[name]
         lines += [f"## {name.capitalize()}", "", caption, "", f"![{name}]({path})", ""]
     return "\n".join(lines)
 
@@ -129,8 +150,7 @@ def main(
     with tempfile.TemporaryDirectory() as work:
         os.environ.setdefault("SENSORIUM_CACHE", str(Path(work) / "cache"))
         for name, page in make_pages(Path(work)).items():
-            _, width, height = SHOTS[name]
-            capture(program, page, target / "screens" / f"{name}.png", width, height)
+            capture(program, page, target / "screens" / f"{name}.png", WIDTH, HEIGHT)
             pictures[name] = f"screens/{name}.png"
     write_text(target / "screens.md", screens_page(pictures))
     print(target / "screens.md")

@@ -53,6 +53,8 @@ def main(
         act(Pipeline(model), out, QUICK_EPISODES if quick else EPISODES)
     page = write_report([out], out / "report.html", samples=SAMPLES)
     print(summary(model.plan, metrics))
+    if quick:
+        print("a small part of the training, to show the way: the scores of make demo say more")
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     print(f"\n{page}\n{seconds:.0f} s by the clock, {cpu:.0f} s of CPU time")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.utils import RuntimeFailure
 from sensorium.scripts.docs import screenshots
 
 
@@ -21,6 +23,22 @@ def test_without_a_browser_the_page_says_so(
 
 def test_the_run_that_is_pictured_is_a_recipe() -> None:
     assert parse_recipe(screenshots.RECIPE).tasks.keys() == {"digit"}
+
+
+def test_a_browser_that_fails_is_named_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeFailure, match="^false: no picture of http://a: ") as error:
+        screenshots.capture("false", "http://a", tmp_path / "a.png", 300, 200)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_empty_below_a_page_is_cut(tmp_path: Path) -> None:
+    image = Image.new("RGB", (50, 400), "white")
+    image.paste("black", (10, 20, 30, 60))
+    image.save(tmp_path / "a.png")
+    screenshots.trim(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as cut:
+        assert cut.size == (50, 60 + screenshots.MARGIN)
+        assert cut.convert("RGB").crop((0, 0, 50, 60)) == image.crop((0, 0, 50, 60))
 
 
 def test_each_picture_has_its_place() -> None:
