@@ -11,6 +11,9 @@ LINK := .typing/sensorium
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal \
 	--reruns 2 --only-rerun "terminate called without an active exception"
 
+# Where it is set, as in many images, each process compiles the package and the tests anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help install lint quick slow test coverage docs demo clean
 
