@@ -24,6 +24,7 @@ FOLDER = tempfile.TemporaryDirectory(prefix="sensorium-tests-", ignore_cleanup_e
 # Libraries read these when they are imported, which the conftests further down do.
 os.environ |= {
     "HF_HOME": f"{FOLDER.name}/hf",
+    "RAY_worker_niceness": "0",  # 15 by default: beside other work they hardly start
     "SENSORIUM_CACHE": f"{FOLDER.name}/sensorium",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_HOME": f"{FOLDER.name}/torch",
