@@ -78,21 +78,20 @@ def test_a_reranker_orders_what_a_search_found(
     code, out, err = run("evaluate", "runs/rerank", "--json")
     assert code == 0, err
     metrics = json.loads(out)["task"]
-    assert metrics["mrr"] > 0.7 and metrics["before_mrr"] < 0.5
+    assert metrics["mrr"] > 0.7
+    assert max(metrics["before_mrr"], metrics["mrr_query_shuffled"]) < 0.5
     assert run("train", "search.yaml", "--out", "runs/search")[0] == 0
     data = ("--source", "json", "--set", "path=rows.jsonl")
     code, _, err = run("embed", "runs/search", "--stream", "passage", *data, "--out", "index")
     assert code == 0, err
-    before = after = 0
+    after = 0
     for word, translation in WORDS.items():
         query = ("retrieve", "index", "--query", f"query={word}", "--json", "-k", "3")
-        plain = run(*query)[1]
-        before += json.loads(plain.splitlines()[0])["passage"] == translation
         code, out, err = run(*query, "--rerank", "runs/rerank")
         assert code == 0, err
         hits = [json.loads(line) for line in out.splitlines()]
         after += hits[0]["passage"] == translation
         assert len(hits) == 3 and all("first_score" in hit for hit in hits)
-    assert after >= 3 and after > before
+    assert after >= 3  # whatever the search found first: all five are candidates
     code, _, err = run("retrieve", "index", "--query", "query=x", "--rerank", "runs/search")
     assert code == 2 and err.startswith("error: --rerank: runs/search has 0 tasks that rerank")
