@@ -32,7 +32,7 @@ from ..model import (
 from ..model.parameters import AdapterCheck, is_frozen
 from ..recipe import Recipe, ResolvedRecipe, count, load, plan_recipe, stage_recipes
 from ..rollout import check_env
-from ..utils import ConfigError, format_table, located_errors
+from ..utils import ConfigError, check_training_precision, format_table, located_errors
 from .callbacks import build_callbacks
 from .optim import build_optimizer, lr_schedule
 from .parallel import StepMemory, check_parallel, step_memory
@@ -127,6 +127,7 @@ def check_one(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, 
         build_optimizer(model, recipe.train)  # refuses a recipe in which nothing trains
         lr_schedule(recipe.train)
         build_callbacks(recipe.callbacks)
+        check_training_precision(recipe.train.precision)
     check_trackers(recipe.train.track)
     check_parallel(recipe.train)
     shapes: dict[str, str] = {}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .device import autocast as autocast
     from .device import available as available
     from .device import check_precision as check_precision
+    from .device import check_training_precision as check_training_precision
     from .device import derive_seed as derive_seed
     from .device import fork_rng as fork_rng
     from .device import pick as pick
@@ -86,6 +87,7 @@ else:
                 "autocast",
                 "available",
                 "check_precision",
+                "check_training_precision",
                 "derive_seed",
                 "fork_rng",
                 "pick",

@@ -70,6 +70,15 @@ def check_precision(precision: str | None) -> None:
         raise ConfigError(f"precision: there is no {precision!r}{did_you_mean(precision, names)}")
 
 
+def check_training_precision(precision: str, device: torch.device | None = None) -> None:
+    """Raise ConfigError if nothing trains in a precision on a device, by default that of `pick`."""
+    if precision == "fp16" and (device or pick()).type == "cpu":
+        raise ConfigError(
+            "train.precision: fp16 trains on an accelerator alone, where gradients are scaled, and "
+            "the device is cpu; take bf16 or fp32"
+        )
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return a context in which products are computed in a precision; fp32 changes nothing."""
     dtype = DTYPES.get(precision)

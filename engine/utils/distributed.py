@@ -20,7 +20,7 @@ from accelerate.utils import (
 )
 from torch import Tensor
 
-from .device import pick
+from .device import check_training_precision, pick
 from .errors import ConfigError, RuntimeFailure
 
 T = TypeVar("T")
@@ -47,11 +47,7 @@ def init_accelerator(
             f"device: found {chosen}, but every process takes its own device; leave the "
             f"number out: {chosen.type}"
         )
-    if precision == "fp16" and chosen.type == "cpu":
-        raise ConfigError(
-            "train.precision: fp16 trains on an accelerator alone, where gradients are scaled, and "
-            "the device is cpu; take bf16 or fp32"
-        )
+    check_training_precision(precision, chosen)
     # accelerate remembers the first device and precision of a process.
     AcceleratorState._reset_state(reset_partial_state=True)
     device_context = contextlib.nullcontext() if several else _accelerate_device(chosen)

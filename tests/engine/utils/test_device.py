@@ -20,7 +20,7 @@ from sensorium.engine.evaluation import evaluate
 from sensorium.engine.index import IndexMetadata, create_index
 from sensorium.engine.model.stream import Stream
 from sensorium.engine.recipe import parse_recipe
-from sensorium.engine.training import train
+from sensorium.engine.training import check, train
 from sensorium.engine.utils import ConfigError, device, distributed
 from sensorium.engine.utils.device import available, fork_rng, pick
 
@@ -203,9 +203,10 @@ def test_training_takes_no_precision_that_its_device_has_not(
     workdir: Path, machine: Machine
 ) -> None:
     machine()
-    half = {**RECIPE, "train": {**RECIPE["train"], "precision": "fp16"}}
-    with pytest.raises(ConfigError, match=r"train\.precision: fp16 trains on an accelerator"):
-        train(parse_recipe(half), workdir / "run", show=False)
+    half = parse_recipe({**RECIPE, "train": {**RECIPE["train"], "precision": "fp16"}})
+    for start in (check, lambda recipe: train(recipe, workdir / "run", show=False)):
+        with pytest.raises(ConfigError, match=r"train\.precision: fp16 trains on an accelerator"):
+            start(half)
 
 
 def test_several_processes_take_no_numbered_device(
