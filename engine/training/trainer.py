@@ -23,7 +23,7 @@ from ..checkpoint import CHECKPOINTS, Checkpoints, nonfinite_tensors, rows_ident
 from ..data import TRAIN, VALIDATION, Layout, SkippedRows, handle_failures, worker_death
 from ..evaluation import Evaluator
 from ..model import FeatureCacher, Model
-from ..model.parameters import compile_blocks
+from ..model.parameters import compile_blocks, untrained_adapters
 from ..recipe import Train
 from ..utils import (
     GracefulStop,
@@ -134,7 +134,7 @@ class Trainer:
         self.check_finite()
         self._report_failures()
         self.log.close()
-        for line in self.skipped.lines(gather_object):
+        for line in [*self.skipped.lines(gather_object), *untrained_adapters(self.model)]:
             self.log.info(line)
         self._learned.raise_if_nothing(self.skipped)
 

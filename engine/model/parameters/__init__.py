@@ -6,6 +6,7 @@ from ....lazy import lazy_exports
 
 if TYPE_CHECKING:
     from .adapter_check import AdapterCheck as AdapterCheck
+    from .adapter_check import untrained_adapters as untrained_adapters
     from .adapters import apply_adapters as apply_adapters
     from .adapters import is_frozen as is_frozen
     from .adapters import restore_frozen_eval as restore_frozen_eval
@@ -22,7 +23,7 @@ else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
         {
-            "adapter_check": ["AdapterCheck"],
+            "adapter_check": ["AdapterCheck", "untrained_adapters"],
             "adapters": ["apply_adapters", "is_frozen", "restore_frozen_eval", "without_adapter"],
             "checkpointing": ["checkpoint_blocks", "compile_blocks"],
             "ema": ["create_ema_encoders", "on_step_end"],

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...utils import ConfigError
+from ...utils import ConfigError, whole_tensor
 
 SHOWN = 3
 
@@ -109,6 +109,21 @@ class AdapterCheck:
         dropouts = getattr(layer, "lora_dropout", None)
         drops = dropouts is not None and any(isinstance(m, nn.Dropout) for m in dropouts.values())
         return drops and id(layer) not in self.called
+
+
+def untrained_adapters(model: nn.Module) -> list[str]:
+    """Return a line on the adapters of LoRA whose second factor is zero after training, as before.
+
+    `AdapterCheck` sees no values: only zeros reach the adapter of a table whose rows no loss reads.
+    Every process has to call it.
+    """
+    zero = (".lora_B.", ".lora_embedding_B.")
+    named = ((n, p) for n, p in model.named_parameters() if p.requires_grad and p.numel())
+    parameters = [(n, p) for n, p in named if any(part in f"{n}." for part in zero)]
+    still = [n for n, p in parameters if not bool(whole_tensor(p.detach()).any())]
+    if not still:
+        return []
+    return [f"warning: training left these adapters at zero: {_format_names(still)}"]
 
 
 def _format_names(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sensorium.engine.checkpoint import load_model, save_run
 from sensorium.engine.model import Model, compose, resolve_and_fit
 from sensorium.engine.recipe import parse_recipe
+from sensorium.engine.training import train
 from sensorium.engine.training.dry_run import check
 from sensorium.engine.utils import ConfigError
 from sensorium.modalities.base import Features
@@ -186,3 +187,33 @@ def test_check_names_adapters_that_never_train(
 ) -> None:
     with pytest.raises(ConfigError, match=named):
         check(parse_recipe(recipe({**encoder, "lora": lora})))
+
+
+@pytest.mark.parametrize("name", ["lm_head", "q_proj"])
+def test_adapters_that_only_zeros_reach_are_named_after_training(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loss of added action tokens reads no row of the table that is adapted."""
+    state = {"type": "trajectory", "dim": 32, "depth": 1, "heads": 2}
+    tree: dict[str, Any] = {
+        "inputs": {"x": {"modality": "action", "encoder": state}},
+        "backbone": {
+            "type": "causal", "name": "tiny-llama", "tokenizer": "bytes",
+            "options": {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1},
+            "lora": {"r": 2, "target_modules": [name]},
+        },
+        "tasks": {
+            "act": {
+                "type": "control", "prompt": "<x>", "action_decoder": "autoregressive",
+                "tokenizer": {"type": "bspline", "num_basis": 3, "degree": 2},
+                "data": {
+                    "train": {"source": "sensorium.tests.pair_rows:PairRows", "modality": "action"}
+                },
+            }
+        },
+        "train": {"steps": 2, "batch_size": 4},
+    }  # fmt: skip
+    with caplog.at_level("INFO"):
+        train(parse_recipe(tree), "runs/act")
+    lines = [text for text in caplog.messages if "left these adapters at zero" in text]
+    assert len(lines) == (name == "lm_head") and all("lm_head" in line for line in lines)
