@@ -7,6 +7,7 @@ folder of its logs, and reads it in the job.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -14,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ class TrainJob:
         command = self.command(environment.hostnames[0] if self.nodes > 1 else "")
         sys.stdout.write(f"{shlex.join(command)}\n")  # the log of the job
         sys.stdout.flush()
-        self._child = subprocess.Popen(command)
+        with _held_back(signal.Signals[f"SIG{environment.USR_SIG}"]):
+            self._child = subprocess.Popen(command, preexec_fn=_let_signals_in)
         self._wait()
         status = int(self._child.wait())
         if status:
@@ -82,6 +84,21 @@ class TrainJob:
             self._wait()
         again = dataclasses.replace(self, _child=None)
         return import_optional("submitit").helpers.DelayedSubmission(again)
+
+
+@contextlib.contextmanager
+def _held_back(number: int) -> Iterator[None]:
+    """Hold a signal back until the block ends: one in the middle of the start of a process would be
+    handled before the process is known, which would then go on beside the job queued again."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+
+def _let_signals_in() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def submit_job(
