@@ -40,7 +40,7 @@ $(STAMP): pyproject.toml constraints.txt
 		" name one: make $(or $(MAKECMDGOALS),install) PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt setuptools wheel
-	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[dev,docs,retrieval,milvus,objects,ray,slurm,onnx,serve,audio,talker,control,video,mri,itk,series,generate]'
+	$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[dev,docs,retrieval,milvus,objects,ray,slurm,quantize,onnx,serve,audio,talker,control,video,mri,itk,series,generate]'
 	@touch $@
 
 # The checkout's folder may have any name: this link gives mypy the package's own.

@@ -88,11 +88,11 @@ class Component:
     A part may contain parts: a constructor argument annotated `Encoder`, `Connector`, `Backbone`,
     `Decoder`, or a subclass of one, takes a section in the recipe; the constructor receives the
     part built, and keeps it under the argument's name. The section has the keys of any part:
-    `weights`, `freeze`, `lora`, `train_only`, `lr`. Short names of an inner encoder or decoder are
-    those of the modality of the outer part; `Annotated[Encoder, "image"]` names another one, and
-    `type: image/timm` does so in the recipe. An inner connector declares the parts it connects
-    (`connectors.base.Between`). A task keeps its inner parts in the constructor and uses them from
-    `build` on, since they are initialized once their inputs are fitted.
+    `weights`, `freeze`, `lora`, `train_only`, `quantize`, `lr`. Short names of an inner encoder or
+    decoder are those of the modality of the outer part; `Annotated[Encoder, "image"]` names another
+    one, and `type: image/timm` does so in the recipe. An inner connector declares the parts that it
+    connects (`connectors.base.Between`). A task keeps its inner parts in the constructor and uses
+    them from `build` on, since they are initialized once their inputs are fitted.
     """
 
     @classmethod

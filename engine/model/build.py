@@ -35,7 +35,13 @@ from .checks import (
 from .fit import FITTED as FITTED
 from .fit import States, check_heads, fit, load_fitted
 from .model import BuiltComponent, Model
-from .parameters import apply_adapters, checkpoint_blocks, create_ema_encoders, without_adapter
+from .parameters import (
+    apply_adapters,
+    checkpoint_blocks,
+    create_ema_encoders,
+    quantize_part,
+    without_adapter,
+)
 from .stream import Stream
 from .transforms import load_and_transform
 
@@ -128,6 +134,7 @@ def compose(
         _load_weights(model, saved, finished)
         try_encoders(model)
     for where, module, section in components:
+        quantize_part(module, section, where)
         with seeded(seed, where, "adapters"):
             apply_adapters(module, section, where)
     check_frozen(plan, streams, decoders)

@@ -44,6 +44,7 @@ class Section(TypedSection):
     freeze: bool | FreezeAllButLast = False
     lora: dict[str, Any] | None = None
     train_only: str | dict[str, Any] | None = None
+    quantize: Literal["int8", "int4"] | None = None
     lr: Positive | None = None
 
     def with_options(self, options: Mapping[str, Any]) -> Self:

@@ -86,6 +86,7 @@ _LIBRARIES = {
     "milvus": ("milvus_lite", "pymilvus"),
     "mri": ("einops", "isal", "monai", "nibabel", "nilearn", "pydicom"),
     "objects": ("s3fs",),
+    "quantize": ("torchao",),
     "ray": ("ray",),
     "retrieval": ("faiss", "lancedb"),
     "series": ("pyedflib", "statsmodels", "wfdb"),

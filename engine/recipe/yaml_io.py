@@ -148,7 +148,8 @@ def _sections(path: Path) -> dict[str, Any]:
 
 
 INDEPENDENT = frozenset(
-    {"augment", "data", "freeze", "holdout", "limit", "lora", "lr", "on_error", "train_only"}
+    {"augment", "data", "freeze", "holdout", "limit", "lora", "lr", "on_error", "quantize"}
+    | {"train_only"}
 )
 """Keys of a section that hold for any `type` or `source`."""
 

@@ -102,6 +102,11 @@ def _part(role: str, path: str, section: Section, sizes: Mapping[str, str]) -> B
 
 
 def _trained(section: Section) -> str:
+    bits = f", {section.quantize}" if section.quantize else ""
+    return _what_trains(section) + bits
+
+
+def _what_trains(section: Section) -> str:
     frozen = section.freeze
     if section.train_only is not None:
         only = section.train_only

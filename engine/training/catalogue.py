@@ -8,6 +8,7 @@ OPTIMIZERS = {
     "adagrad": "torch.optim:Adagrad",
     "adam": "torch.optim:Adam",
     "adamw": "torch.optim:AdamW",
+    "adamw8bit": "sensorium.engine.training.optimizers.low_bits:AdamW8bit",
     "adamw_rms": "sensorium.engine.training.optimizers.scaled:AdamWRMS",
     "nadam": "torch.optim:NAdam",
     "radam": "torch.optim:RAdam",

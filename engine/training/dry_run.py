@@ -129,7 +129,7 @@ def check_one(recipe: Recipe, start: StageStart | None = None) -> tuple[Report, 
         build_callbacks(recipe.callbacks)
         check_training_precision(recipe.train.precision)
     check_trackers(recipe.train.track)
-    check_parallel(recipe.train)
+    check_parallel(recipe)
     shapes: dict[str, str] = {}
     batches = {name: _batch(plan, model, name, sources[name]) for name in plan.tasks}
     adapters = AdapterCheck([(c.where, c.module, c.plan.section.lora) for c in model.components])

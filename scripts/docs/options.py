@@ -27,6 +27,7 @@ ENGINE = {
     "freeze": "train nothing of it; `{last: 2}` trains its last two blocks",
     "lora": "adapters of peft: `{r: 8}`, or another method by `type`",
     "train_only": "a selector: `bias`, `norms`, `embeddings`, `{layers: [0, 1]}`, ...",
+    "quantize": "`int8` or `int4`: frozen linear maps in 8 or 4 bits, by torchao",
     "lr": "a learning rate of its own",
     "weights": "`pretrained`, `none`, `runs/x`, `file.safetensors`, `hf-hub:org/name`",
 }

@@ -27,6 +27,7 @@ from ....connectors.projectors import ACTIVATIONS, MLP
 from ....modalities.base import Features
 from ....modalities.messages import quiet_loading
 from ...model import Model
+from ...model.parameters import dequantize
 from ...utils import ConfigError, atomic_folder
 from ..run_folder import load_model
 
@@ -233,9 +234,11 @@ def _compare(model: Model, name: str, llava: Any) -> None:
 
 
 def merge_adapters(module: nn.Module) -> None:
-    """Add the updates of peft's adapters to the weights, and take the adapters away."""
+    """Add the updates of peft's adapters to the weights, and take the adapters away;
+    weights in 8 or 4 bits become plain ones."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    dequantize(module)
     for path, layer in list(module.named_modules()):
         if not isinstance(layer, BaseTunerLayer) or not path:
             continue

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .ema import on_step_end as on_step_end
     from .lowering import lower as lower
     from .lowering import matrices as matrices
+    from .quantized import QuantizedLinear as QuantizedLinear
+    from .quantized import dequantize as dequantize
+    from .quantized import quantize_part as quantize_part
     from .weights import load_weights as load_weights
     from .weights import run_section as run_section
 else:
@@ -28,6 +31,7 @@ else:
             "checkpointing": ["checkpoint_blocks", "compile_blocks"],
             "ema": ["create_ema_encoders", "on_step_end"],
             "lowering": ["lower", "matrices"],
+            "quantized": ["QuantizedLinear", "dequantize", "quantize_part"],
             "weights": ["load_weights", "run_section"],
         },
     )

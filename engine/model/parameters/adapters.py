@@ -192,17 +192,12 @@ def _exact(targets: list[str], module: nn.Module) -> list[str] | str:
 def _default_targets(module: nn.Module, lora: bool, where: str) -> list[str]:
     """Return the names of the modules that an adapter is added to if none are named. lora: their
     weights may be read without a call of the module (`lora_layers`)."""
-    from transformers.pytorch_utils import Conv1D
-
-    inside = {m for b in _blocks(module) for m in b.modules()} or set(module.modules())
-    modules = {name: m for name, m in module.named_modules() if name and m in inside}
-    attention = {n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
-    targets = [n for n, m in modules.items() if _is_linear(m, (nn.Linear, Conv1D))]
+    modules, targets = _inside(module), linear_names(module)
     if lora:
-        fused = {n for n in attention if modules[n].in_proj_weight is not None}
-        targets = [n for n in targets if n.removesuffix(".out_proj") not in fused] + sorted(fused)
-    else:  # attention never calls its `out_proj`
-        targets = [n for n in targets if n.removesuffix(".out_proj") not in attention]
+        attention = {n: m for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
+        fused = {n for n, m in attention.items() if m.in_proj_weight is not None}
+        apart = {f"{n}.out_proj" for n in attention if n not in fused}
+        targets += sorted(n for n in modules if n in apart) + sorted(fused)
     if not targets:
         convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
         targets = [n for n, m in modules.items() if _is_plain(m, convolutions) and _is_whole(m)]
@@ -212,6 +207,23 @@ def _default_targets(module: nn.Module, lora: bool, where: str) -> list[str]:
             "adapted; name target_modules, or set freeze: {last: 1}"
         )
     return targets
+
+
+def linear_names(module: nn.Module) -> list[str]:
+    """Return the names of the linear maps of a part's blocks, of all of it if it has none; without
+    the `out_proj` of torch's attention, which it never calls."""
+    from transformers.pytorch_utils import Conv1D
+
+    modules = _inside(module)
+    attention = {n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention)}
+    names = [n for n, m in modules.items() if _is_linear(m, (nn.Linear, Conv1D))]
+    return [n for n in names if n.removesuffix(".out_proj") not in attention]
+
+
+def _inside(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules of a part's blocks by name; all of them if it has no blocks."""
+    inside = {m for b in _blocks(module) for m in b.modules()} or set(module.modules())
+    return {name: m for name, m in module.named_modules() if name and m in inside}
 
 
 def _is_whole(convolution: Any) -> bool:

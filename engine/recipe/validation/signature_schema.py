@@ -1,8 +1,8 @@
 """A part's options are its constructor's keyword arguments: the schema read from a signature.
 
-The engine's own keys (`type`, `freeze`, `lora`, `train_only`, `lr`, `weights`, `transforms`,
-`augment`, `data`) are set beside them in a recipe's section and may not be arguments of a
-constructor.
+The engine's own keys (`type`, `freeze`, `lora`, `train_only`, `quantize`, `lr`, `weights`,
+`transforms`, `augment`, `data`) are set beside them in a recipe's section and may not be arguments
+of a constructor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from .validation_errors import (
 )
 
 ENGINE_KEYS = frozenset(
-    {"augment", "data", "freeze", "lora", "lr", "train_only", "transforms", "type", "weights"}
+    {"augment", "data", "freeze", "lora", "lr", "quantize", "train_only", "transforms", "type"}
+    | {"weights"}
 )
 GIVEN = frozenset({"self", "in_dim", "out_dim"})
 

@@ -13,15 +13,18 @@ from torch import nn
 from ...checkpoint import fingerprints
 from ...model import Model, compose, uncacheable_reason
 from ...model.parameters import lower
-from ...recipe import ResolvedRecipe, Train
+from ...recipe import Recipe, ResolvedRecipe, Train
 from ...utils import ConfigError, init_accelerator
 from .build import compose_together
 from .replicas import Replicas
 from .shards import Shards
 
 
-def check_parallel(settings: Train) -> None:
-    """Raise ConfigError for settings that cannot be combined with `train.parallel`."""
+def check_parallel(recipe: Recipe) -> None:
+    """Raise ConfigError for what cannot be combined with `train.parallel`."""
+    settings = recipe.train
+    if settings.parallel == "fsdp":
+        _check_bits(recipe)
     if settings.parallel == "fsdp" and settings.precision == "fp16":
         raise ConfigError(
             "train.parallel: fsdp cannot scale the loss of fp16 over shards; set precision: bf16"
@@ -36,6 +39,24 @@ def check_parallel(settings: Train) -> None:
             "train.weights_precision: fsdp reduces gradients of one type, and vectors stay in "
             "float32; set weights_precision: fp32, or parallel: ddp"
         )
+
+
+def _check_bits(recipe: Recipe) -> None:
+    """Refuse shards of what is held in a few bits."""
+    if recipe.train.optimizer.type == "adamw8bit":
+        raise ConfigError(
+            "train.optimizer.type: the states of adamw8bit cannot be sharded; set adamw, or "
+            "parallel: ddp"
+        )
+    sections: list[tuple[str, Any]] = list(recipe.to_dict().items())
+    for where, section in sections:
+        if isinstance(section, dict):
+            if "quantize" in section:
+                raise ConfigError(
+                    f"{where}.quantize: weights in {section['quantize']} cannot be sharded; leave "
+                    "it out, or set train.parallel: ddp"
+                )
+            sections += ((f"{where}.{key}", value) for key, value in section.items())
 
 
 def compose_model(
@@ -80,7 +101,7 @@ def join_processes(settings: Train, device: str | None) -> Accelerator:
 
 def parallel_strategy(model: Model, settings: Train, accelerator: Accelerator) -> Replicas | Shards:
     """Return how the processes of a run share its model; one process alone has all of it."""
-    check_parallel(settings)
+    check_parallel(model.plan.recipe)
     if settings.parallel == "fsdp" and accelerator.num_processes > 1:
         return Shards(model, accelerator, timedelta(minutes=settings.process_timeout))
     return Replicas(model, accelerator)
