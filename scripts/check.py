@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from sensorium.scripts.info import JsonOption, RecipeArgument, print_result
+from sensorium.scripts.info import JsonOption, OverridesArgument, RecipeArgument, print_result
 
 
 def main(
     recipe: RecipeArgument,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: OverridesArgument = None,
     data: Annotated[
         bool, typer.Option("--data", help="open every file, and name the rows that fail")
     ] = False,

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sensorium.scripts.info import JsonOption, print_result
+from sensorium.scripts.info import JsonOption, OverridesArgument, print_result
 from sensorium.scripts.train import DeviceOption, PrecisionOption
 
 
@@ -71,7 +71,7 @@ def data_words(
 
 def main(
     run: Annotated[str, typer.Argument(help="a run's folder, hf-hub:org/name, or a recipe")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE...]")] = None,
+    overrides: OverridesArgument = None,
     stream: Annotated[str | None, typer.Option(help="the input; the only one by default")] = None,
     data: Annotated[
         list[str] | None,
@@ -95,7 +95,7 @@ def main(
         str | None, typer.Option(help="without --data: the task whose split is read")
     ] = None,
     split: Annotated[str, typer.Option(help="without --data: the split")] = "test",
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="rows of a forward")] = 64,
     num_workers: Annotated[int, typer.Option(min=0, help="loader processes; with ray, actors")] = 0,
     backend: Annotated[
         Backend, typer.Option(help="local: this process; ray: Ray Data actors")

@@ -15,7 +15,9 @@ def main(
     run: RunArgument,
     task: Annotated[list[str] | None, typer.Option(help="only this task")] = None,
     split: Annotated[str | None, typer.Option(help="this split; else all but train")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="rows of a forward; by default as in training")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="the first rows only")] = None,
     input_ablation: Annotated[
         bool, typer.Option(help="also score with shuffled inputs, row by row, and baselines")

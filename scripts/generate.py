@@ -14,7 +14,11 @@ from sensorium.scripts.train import DeviceOption, PrecisionOption
 def main(
     run: RunArgument,
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE|FOLDER|NAME=VALUE]...")
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE|FOLDER|NAME=VALUE]...",
+            help="rows: files or folders of the only input, or values of inputs by name",
+        ),
     ] = None,
     task: Annotated[str | None, typer.Option(help="the task; the only one by default")] = None,
     out: Annotated[

@@ -42,6 +42,10 @@ RecipeArgument = Annotated[
     str,
     typer.Argument(help="a recipe's file, or a run's folder", autocompletion=complete_recipes),
 ]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="changes of the recipe: train.steps=50"),
+]
 
 
 def print_result(value: Any, text: object, as_json: bool) -> None:
@@ -187,7 +191,7 @@ def ls(json_: JsonOption = False) -> None:
 @cache.command("fill")
 def fill(
     recipe: RecipeArgument,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: OverridesArgument = None,
     engine: Annotated[str, typer.Option(help="local, torchrun or ray")] = "local",
     processes: Annotated[int, typer.Option(min=1, help="started by torchrun or ray")] = 1,
     device: Annotated[str | None, typer.Option(help="cuda, xpu, mps or cpu")] = None,

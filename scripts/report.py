@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from sensorium.scripts.info import JsonOption, RecipeArgument, complete_runs, print_result
+from sensorium.scripts.info import (
+    JsonOption,
+    OverridesArgument,
+    RecipeArgument,
+    complete_runs,
+    print_result,
+)
 
 
 def main(
@@ -30,7 +36,7 @@ def main(
 
 def look(
     recipe: RecipeArgument,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: OverridesArgument = None,
     split: Annotated[str | None, typer.Option(help="this split alone")] = None,
     limit: Annotated[int, typer.Option(min=1, help="rows of each split")] = 12,
     out: Annotated[Path, typer.Option(help="the page")] = Path("look.html"),

@@ -25,10 +25,12 @@ def main(
         list[str] | None,
         typer.Option(help="one, or several separated by commas; by default the recipe's"),
     ] = None,
-    n_episodes: Annotated[int, typer.Option(min=1)] = 50,
+    n_episodes: Annotated[int, typer.Option(min=1, help="episodes of each environment")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="seed of the first episode")] = 2000,
     num_envs: Annotated[int, typer.Option(min=1, help="environments in parallel")] = 25,
-    max_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="steps of an episode; by default the recipe's")
+    ] = None,
     n_action_steps: Annotated[
         int | None, typer.Option(min=1, help="executed steps of each chunk")
     ] = None,
@@ -53,7 +55,7 @@ def main(
         ),
     ] = False,
     num_videos: Annotated[int, typer.Option(min=0, help="record the first episodes")] = 0,
-    video_format: Annotated[VideoFormat, typer.Option()] = VideoFormat.gif,
+    video_format: Annotated[VideoFormat, typer.Option(help="of the videos")] = VideoFormat.gif,
     out: Annotated[Path | None, typer.Option(help="output folder; by default the run's")] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,

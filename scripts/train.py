@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from sensorium.scripts.info import JsonOption, RecipeArgument, print_result
+from sensorium.scripts.info import JsonOption, OverridesArgument, RecipeArgument, print_result
 
 DeviceOption = Annotated[
     str | None, typer.Option(help="cuda, cuda:1, xpu, mps or cpu; by default the first available")
@@ -25,7 +25,7 @@ PrecisionOption = Annotated[
 
 def main(
     recipe: RecipeArgument,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: OverridesArgument = None,
     out: Annotated[str | None, typer.Option(help="the run's folder, or s3://...")] = None,
     resume: Annotated[bool, typer.Option(help="continue from the newest checkpoint")] = False,
     overwrite: Annotated[bool, typer.Option(help="remove the folder first")] = False,
@@ -73,7 +73,7 @@ def main(
 
 def submit(
     recipe: RecipeArgument,
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    overrides: OverridesArgument = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder")] = None,
     nodes: Annotated[int, typer.Option(min=1, help="nodes of the job")] = 1,
     processes: Annotated[int, typer.Option(min=1, help="processes on each node")] = 1,

@@ -93,6 +93,14 @@ def test_every_verb_prints_json(name: str) -> None:
     assert ("--json" in options) != (name in PRINT_JSON)
 
 
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_every_argument_of_a_verb_is_explained(name: str) -> None:
+    command = commands()[name]
+    assert (command.help or "").strip()
+    unexplained = [p.name for p in command.params if not (getattr(p, "help", None) or "").strip()]
+    assert [each for each in unexplained if each != "help"] == []
+
+
 def test_json_of_the_verbs(run: Run, home: Path) -> None:
     report = value_of(run, "check", "tiny.yaml")
     assert {"components", "notes", "flops", "memory", "stages", "steps"} == set(report)
