@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
+from pydicom.uid import UID
 
 from ...base import ReadError
 from .dicom_tags import (
@@ -61,7 +63,7 @@ class DicomFile:
             syntax = getattr(data.file_meta, "TransferSyntaxUID", None)
             pixels: np.ndarray = data.pixel_array
         except (AttributeError, NotImplementedError, RuntimeError, ImportError) as error:
-            if syntax is not None and syntax.is_compressed:
+            if syntax is not None and syntax.is_compressed and not _has_decoder(syntax):
                 raise ReadError(
                     self.name,
                     f"its pixels are compressed ({syntax.name}) and no decoder is installed",
@@ -73,9 +75,8 @@ class DicomFile:
         return pixels
 
     def _damaged(self, error: Exception) -> ReadError:
-        return ReadError(
-            self.name, f"its pixels cannot be read ({one_line(error)})", "the whole file"
-        )
+        reason = f"its pixels cannot be read ({one_line(error)})"
+        return ReadError(self.name, reason, "the whole file")
 
 
 @dataclass
@@ -145,6 +146,13 @@ class UnusableFile:
 
     def error(self) -> ReadError:
         return ReadError(self.name, self.wrong, self.right)
+
+
+def _has_decoder(syntax: UID) -> bool:
+    try:
+        return bool(get_decoder(syntax).is_available)
+    except NotImplementedError:  # pydicom knows none
+        return False
 
 
 def one_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ import pytest
 from dicom_series import ORIENT, dataset, numbers, series
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
     EnhancedMRImageStorage,
     JPEG2000Lossless,
@@ -148,8 +149,15 @@ def test_cut_pixels_and_absent_tags_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "empty")
 
 
-def test_a_compressed_file_without_its_decoder_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("decoder", "message"),
+    [
+        (False, r"JPEG 2000.*no decoder.*sensorium\[dicom\]"),
+        (True, r"its pixels cannot be read \(Unable to decode"),  # the bytes are damaged
+    ],
+)
+def test_a_compressed_file_that_is_not_decoded_says_why(
+    decoder: bool, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = series(tmp_path / "s", numbers())
     for file in folder.iterdir():
@@ -160,10 +168,11 @@ def test_a_compressed_file_without_its_decoder_names_the_extra(
         data.save_as(file)
 
     def absent(self: Dataset) -> np.ndarray:
-        raise RuntimeError("Unable to decompress: the plugins are missing dependencies")
+        raise RuntimeError("Unable to decode as exceptions were raised by all the plugins")
 
     monkeypatch.setattr(Dataset, "pixel_array", property(absent))
-    with pytest.raises(ReadError, match=r"JPEG 2000.*no decoder.*sensorium\[dicom\]"):
+    monkeypatch.setattr(type(get_decoder(JPEG2000Lossless)), "is_available", decoder)
+    with pytest.raises(ReadError, match=message):
         read(folder)
 
 
