@@ -83,6 +83,7 @@ def open_for(uri: str, maker: IndexMetadata) -> Index:
             f"{uri}: holds vectors of the stream {metadata.stream!r}, these are of "
             f"{maker.stream!r}; give them another --out"
         )
+    check_compatible(uri, metadata, maker.stream, maker.fingerprints[maker.stream], maker.run)
     for option in ("dim", "form", "storage"):
         held, asked = getattr(metadata, option), getattr(maker, option)
         if held != asked:
@@ -90,7 +91,6 @@ def open_for(uri: str, maker: IndexMetadata) -> Index:
                 f"{uri}: holds vectors of {option} {held}, these are of {asked}; pass --{option} "
                 f"{held}, or give them another --out"
             )
-    check_compatible(uri, metadata, maker.stream, maker.fingerprints[maker.stream], maker.run)
     return index
 
 

@@ -139,9 +139,10 @@ def test_a_stream_is_read_once_and_goes_on(place: Place, workers: int) -> None:
     assert again.added.new == 0
 
 
-def test_another_encoder_is_refused_by_name(place: Place) -> None:
+@pytest.mark.parametrize("options", [{"scale": 2.0}, {"dim": 6}])
+def test_another_encoder_is_refused_by_name(place: Place, options: dict[str, Any]) -> None:
     place.go()
-    other = str(place.runner.write(place.written(scale=2.0), "other"))
+    other = str(place.runner.write(place.written(**options), "other"))
     with pytest.raises(ConfigError) as caught:
         place.go(recipe=other)
     assert all(n in str(caught.value) for n in ("recipe.yaml", "other.yaml", "'image'"))
