@@ -79,6 +79,8 @@ def load_model(folder: str | Path, precision: str | None = None) -> Model:
     """
     check_precision(precision)
     folder = download(str(folder)) if is_remote(str(folder)) else Path(folder)
+    if not folder.exists():
+        raise ConfigError(f"{folder}: there is no such folder; a run of the hub is hf-hub:org/name")
     if not (folder / WEIGHTS).is_file():
         raise ConfigError(
             f"{folder}: holds no {WEIGHTS}; is it a run's folder, and was the run finished?"

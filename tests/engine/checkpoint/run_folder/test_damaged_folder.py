@@ -58,10 +58,16 @@ def test_a_folder_that_is_not_whole_is_one_line(copy: Path, name: str, spoil: st
         assert path.name in str(error.value)
 
 
-@pytest.mark.parametrize("folder", ["gone", "empty"])
-def test_a_folder_that_is_no_run(tmp_path: Path, folder: str) -> None:
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("gone", r"gone: there is no such folder.*hf-hub:org/name"),
+        ("empty", r"holds no model\.safetensors"),
+    ],
+)
+def test_a_folder_that_is_no_run(tmp_path: Path, folder: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"holds no model\.safetensors"):
+    with pytest.raises(ConfigError, match=message):
         sensorium.load(tmp_path / folder)
 
 
