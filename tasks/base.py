@@ -45,11 +45,13 @@ class Context(Protocol):
     """The model as a task sees it, for one batch.
 
     step: optimizer steps taken so far. progress: the same as a share of all steps, 0 to 1.
-    generator: a CPU generator, seeded by the run's seed, the step and the rows of the batch.
+    generator: a CPU generator, seeded by the run's seed, the step and the rows of the batch. logs:
+    whether the parts of a loss are read; a costly one may be left out otherwise.
     """
 
     step: int
     progress: float
+    logs: bool
 
     @property
     def generator(self) -> torch.Generator: ...

@@ -29,6 +29,7 @@ class StubContext:
 
     step = 0
     progress = 0.0
+    logs = True
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ class ComposedModel(Protocol):
     plan: ResolvedRecipe
     step: int
     steps: int
+    logs: bool
 
     def stream(self, name: str) -> Stream: ...
 
@@ -40,6 +41,7 @@ class ModelContext:
     def __init__(self, model: ComposedModel, batch: Batch) -> None:
         self.model, self.batch = model, batch
         self.step, self.progress = model.step, model.step / max(1, model.steps)
+        self.logs = model.logs
         self._memo: dict[Hashable, Features] = {}
 
     @functools.cached_property

@@ -55,6 +55,7 @@ class Model(nn.Module):
         self.command = ""
         self.precision: str = plan.recipe.train.precision
         self.step, self.steps = 0, plan.recipe.train.steps
+        self.logs = True  # whether the parts of losses are read
         self.waits_for_gradients = True
         self.fingerprints: dict[str, Any] | None = None
         self.streams = nn.ModuleDict(streams)
@@ -154,7 +155,7 @@ class Model(nn.Module):
     def on_step_end(self, step: int, steps: int) -> None:
         """Call the tasks after an optimizer step, `step` of `steps`, and update the moving
         averages. Raise RuntimeFailure if a task stops the training."""
-        self.step, self.steps = step, steps
+        self.step, self.steps, self.logs = step, steps, True
         for name in self.tasks:
             context = self.context(Batch(name, [], []))
             on_step_end(name, self.task(name), context, self.stream)

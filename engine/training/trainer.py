@@ -173,7 +173,8 @@ class Trainer:
         """Take one optimizer step: forward and backward of `gradient_accumulation_steps` batches,
         then the update. Return the sums of its losses."""
         count = self.settings.gradient_accumulation_steps
-        totals = StepTotals(self.accelerator.device, parts=self._logs(self.global_step + 1))
+        self.model.logs = self._logs(self.global_step + 1)
+        totals = StepTotals(self.accelerator.device, parts=self.model.logs)
         for index in range(count):
             self._between_steps = index == 0
             batch = next(batches)
@@ -209,11 +210,10 @@ class Trainer:
             count = totals.count(self.accelerator)
             scale = self.accelerator.num_processes / (self._loss_scale * count)
             scale = torch.where(count > 0, scale, 0.0)
-            torch._foreach_mul_(grads, scale)
-            norm = self.parallel.norm(grads)
+            norm = self.parallel.norm(grads) * scale
             if self.settings.max_grad_norm is not None:
-                factor = self.settings.max_grad_norm / (norm + 1e-6)  # as torch clips
-                torch._foreach_mul_(grads, factor.clamp(max=1.0))
+                scale = scale * (self.settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(grads, scale)
             is_finite = self.finite.add_norm(self.global_step + 1, norm, grads)
             if is_finite or self.accelerator.scaler is not None:  # the scaler skips by itself
                 self.optimizer.step()

@@ -191,8 +191,11 @@ class LanguageModeling(Task):
     def loss(self, batch: Batch, ctx: Context) -> Loss:
         """Return the cross-entropy in float32, summed over target tokens; the mean of each term
         counts as often. Parts: `correct`, tokens whose logit is the largest, and each term."""
-        losses, correct = self._scores(batch, ctx)
-        total, parts = losses.sum(), {"correct": correct.sum()}
+        logits, labels = self._logits(batch, ctx)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        total, parts = losses.sum(), dict[str, Tensor]()
+        if ctx.logs:
+            parts["correct"] = (logits.detach().argmax(-1) == labels).sum()
         if self.terms.active:
             inputs = TermInputs.of(batch, ctx.decoder(), self.marker_ids, ctx.generator)
             for name, mean in self.terms.means(inputs).items():
@@ -203,6 +206,12 @@ class LanguageModeling(Task):
     def _scores(self, batch: Batch, ctx: Context, suffix: str = "") -> tuple[Tensor, Tensor]:
         """Return of each real target token, row after row, `[N]`: its loss, and whether its logit
         is the largest."""
+        logits, labels = self._logits(batch, ctx, suffix)
+        correct = logits.detach().argmax(-1) == labels
+        return F.cross_entropy(logits, labels, reduction="none"), correct
+
+    def _logits(self, batch: Batch, ctx: Context, suffix: str = "") -> tuple[Tensor, Tensor]:
+        """Return logits `[N, V]`, float32, and ids `[N]` of the real target tokens."""
         decoder = ctx.decoder()
         source, target = (
             Markers.resolve(batch.label(key + suffix, "has no text"), self.marker_ids)
@@ -224,9 +233,7 @@ class LanguageModeling(Task):
         else:
             context = Features(decoder.embed(source), source_mask.to(source.device))
             hidden = decoder.teacher_force(context, target, mask.to(target.device), self.attention)
-        logits = decoder.logits(hidden.flatten(0, 1)[positions]).float()  # [N, V]
-        correct = logits.detach().argmax(-1) == labels
-        return F.cross_entropy(logits, labels, reduction="none"), correct
+        return decoder.logits(hidden.flatten(0, 1)[positions]).float(), labels
 
     def _kept(self, batch: Batch, suffix: str) -> Tensor:
         """Return the target tokens `[B, L]` that are learned, a mask on the CPU."""

@@ -155,8 +155,8 @@ class Captioning(Task):
         if self.reference is not None:
             losses = losses * self._weights(batch, ctx, positions)
         total = losses.sum()
-        correct = (logits.detach().argmax(-1) == labels).sum()
-        return Loss(total, int(mask.sum()), {"correct": correct})
+        right = {"correct": (logits.detach().argmax(-1) == labels).sum()} if ctx.logs else {}
+        return Loss(total, int(mask.sum()), right)
 
     @torch.no_grad()
     def _weights(self, batch: Batch, ctx: Context, positions: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ WARM_UP = 5
 """Steps that are not timed."""
 SENTINELS = 16
 RATE, SPAN = 0.15, 3.0
+DECAY = 0.01
 
 seconds: list[Times] = []
 """Of every training, in order: of a step."""
@@ -137,7 +138,8 @@ def recipe(
         "tasks": {"language": task},
         "callbacks": [{"type": f"{__name__}:StepTimes"}],
         "train": {
-            "steps": steps, "batch_size": batch, "optimizer": {"type": "adamw", "lr": 1e-4},
+            "steps": steps, "batch_size": batch,
+            "optimizer": {"type": "adamw", "lr": 1e-4, "weight_decay": DECAY},
             "max_grad_norm": 1.0, "log_every": 10,
         },
     }  # fmt: skip
@@ -172,6 +174,7 @@ def library_training(
         settings = transformers.TrainingArguments(
             output_dir=str(folder / "trainer"), max_steps=steps, per_device_train_batch_size=batch,
             learning_rate=1e-4, lr_scheduler_type="constant", optim="adamw_torch", use_cpu=True,
+            weight_decay=DECAY,
             max_grad_norm=1.0, logging_steps=10, save_strategy="no", report_to=[],
             disable_tqdm=True,
         )  # fmt: skip

@@ -203,7 +203,8 @@ class MaskedLM(Task):
         """Return the losses of the chosen tokens, and whether each has the largest logit `[N]`."""
         positions = positions_of(encoded.chosen)
         states = self.conditions.add(encoded.features.tokens, batch)
-        return token_losses(encoded.encoder, states, encoded.text.ids, positions)
+        losses, logits = token_losses(encoded.encoder, states, encoded.text.ids, positions)
+        return losses, logits.argmax(-1) == encoded.text.ids.flatten()[positions]
 
     def predict(self, batch: Batch, ctx: Context, **options: Any) -> list[Any]:
         """Return `scores` a row, by term: `nll` in nats of its `tokens`; of the masked ones also

@@ -108,9 +108,10 @@ class ReplacedToken(Task):
         embeds = self.down(encoder.embed(corrupted))
         states = self.up(encode_text(small, text.with_ids(corrupted), embeds=embeds).tokens)
         positions = positions_of(chosen)
-        losses, correct = token_losses(encoder, states, text.ids, positions)
+        losses, logits = token_losses(encoder, states, text.ids, positions)
+        correct = logits.argmax(-1) == text.ids.flatten()[positions]
         with torch.no_grad():
-            logits = encoder.logits(states.flatten(0, 1)[positions])[..., :size]
+            logits = logits[..., :size]
             sampled = sample(logits / self.temperature, self._draws(text, positions, generator))
         ids = text.ids.flatten().scatter(0, positions, sampled).view_as(text.ids)
         return losses, correct, text, ids

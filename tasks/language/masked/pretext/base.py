@@ -109,10 +109,10 @@ def token_losses(
     encoder: VocabularyEncoder, hidden: Tensor, ids: Tensor, positions: Tensor
 ) -> tuple[Losses, Tensor]:
     """Return the cross-entropy of ids `[B, L]` from states `[B, L, D]` at positions `[N]` of the
-    flattened rows, by the encoder's own vocabulary, in float32; and whether each id has the largest
-    logit."""
+    flattened rows, by the encoder's own vocabulary, in float32; and the logits `[N, V]`, without a
+    graph."""
     logits = encoder.logits(hidden.flatten(0, 1)[positions]).float()  # [N, V]
     labels = ids.flatten()[positions]
     rows = positions // max(1, ids.shape[1])
     losses = Losses(F.cross_entropy(logits, labels, reduction="none"), rows)
-    return losses, logits.detach().argmax(-1) == labels
+    return losses, logits.detach()
