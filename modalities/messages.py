@@ -83,7 +83,8 @@ class ReadError(ValueError):
 
     def __init__(self, source: object, wrong: str, right: str) -> None:
         self.source, self.wrong, self.right = short_repr(source), shorten(wrong), shorten(right)
-        super().__init__(f"{self.source}: {self.wrong}; expected {self.right}")
+        name = f"{self.source}: " if self.source else ""  # an empty text
+        super().__init__(f"{name}{self.wrong}; expected {self.right}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.source, self.wrong, self.right))

@@ -164,6 +164,13 @@ def configuration(kind: str, options: dict[str, Any]) -> Any:
     built = CONFIG_MAPPING[model_type].from_dict(options)
     if hasattr(built, "text_config"):
         raise ValueError(f"{kind}: {model_type} is a model of several towers; name a text model")
+    languages = getattr(built, "languages", None)  # of X-MOD, which has adapters of each
+    default = getattr(built, "default_language", None)
+    if languages is not None and default is not None and default not in languages:
+        raise ValueError(
+            f"config.default_language: found {default!r}, and {model_type} has adapters of "
+            f"{', '.join(languages)}; name one of these, or add it (transforms: add_language)"
+        )
     return built
 
 
