@@ -11,6 +11,7 @@ TEXT = Modality(
         "averaging": "sensorium.modalities.text.encoders.averaging:DeepAveraging",
         "bag_of_words": "sensorium.modalities.text.encoders.bag_of_words:BagOfWords",
         "causal_lm": "sensorium.modalities.text.causal_lm:CausalLM",
+        "characters": "sensorium.modalities.text.encoders.characters:CharacterChannel",
         "fallback": "sensorium.modalities.text.pixels.fallback:PixelFallback",
         "hashed": "sensorium.modalities.text.encoders.hashed:HashedText",
         "open_clip": "sensorium.modalities.text.open_clip:OpenClipText",

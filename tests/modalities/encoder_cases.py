@@ -163,6 +163,7 @@ BERT = {**hf("bert", **DECODER), **TOKENIZER}
 TEXT: dict[str, Case] = {
     "hashed": ("hashed", {"features": 24, "dim": 16}),
     "fallback": ("fallback", {"encoder": {"type": "transformers", **BERT}}),
+    "characters": ("characters", {"encoder": {"type": "transformers", **BERT}, "char_dim": 8}),
     "rendered": ("rendered", {"dim": 16, "depth": 3, "heads": 2, "fonts": []}),
     "transformers": ("transformers", BERT),
     "transformers with a head": ("transformers", {**BERT, "lm_head": True}),

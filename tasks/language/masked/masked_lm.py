@@ -51,7 +51,7 @@ class MaskedLM(Task):
     learned vector of the value is added to the states before the vocabulary, in this task alone.
 
     pretext: disposable decoders, each with its `weight`: `bow`, `condenser`, `ctc`, `decoder`,
-    `enhanced`, `frames`, `future`, `hierarchy`, `infilling`, `matching`, `objects`,
+    `enhanced`, `frames`, `future`, `hierarchy`, `infilling`, `matching`, `misspelt`, `objects`,
     `replaced_phrases`, `sections`, `triples`, `triplet`, `visible`, `weak`. phrases: statistics of
     the training texts, by which keyphrases are chosen where the data have none.
 

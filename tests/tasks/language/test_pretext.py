@@ -54,6 +54,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "hierarchy": {"column": "path", "paths": ["news/sport", "news/world"]},
     "infilling": {"column": "keys"},
     "matching": {},
+    "misspelt": {},
     "objects": {"classes": ["sun", "moon"]},
     "replaced_phrases": {"column": "keys"},
     "triples": {},

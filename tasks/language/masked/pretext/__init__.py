@@ -15,6 +15,7 @@ PRETEXTS = {
     "hierarchy": "sensorium.tasks.language.masked.pretext.document:Hierarchy",
     "infilling": "sensorium.tasks.language.masked.pretext.entities:Infilling",
     "matching": "sensorium.tasks.language.masked.pretext.docked:Matching",
+    "misspelt": "sensorium.tasks.language.masked.pretext.misspelt:Misspelt",
     "objects": "sensorium.tasks.language.masked.pretext.docked:Objects",
     "replaced_phrases": "sensorium.tasks.language.masked.pretext.entities:ReplacedPhrases",
     "sections": "sensorium.tasks.language.masked.pretext.vector:Sections",

@@ -97,7 +97,7 @@ class Infilling(PhraseTerm):
 
     def losses(self, encoded: Encoded) -> Losses:
         if not len(self.spans(encoded)[0]):
-            return _nothing(self, encoded)
+            return no_losses(self, encoded)
         rows, lengths, starts, states = self.read(encoded)
         each = torch.arange(len(rows), device=rows.device)
         left, here = states[each, (starts - 1).clamp(min=0)], states[each, starts]
@@ -147,7 +147,7 @@ class ReplacedPhrases(PhraseTerm):
 
     def losses(self, encoded: Encoded) -> Losses:
         if not len(self.spans(encoded)[0]):
-            return _nothing(self, encoded)
+            return no_losses(self, encoded)
         scores, labels, rows = self.scores(encoded)
         return Losses(F.binary_cross_entropy_with_logits(scores, labels, reduction="none"), rows)
 
@@ -211,10 +211,10 @@ class Triples(Pretext):
         places, mask = encoded.labels[f"{self.name}.place"]
         text, encoder = encoded.text, encoded.encoder
         if places.shape[1] < 2 or places.is_meta:
-            return _nothing(self, encoded)
+            return no_losses(self, encoded)
         rows = (mask[:, 1] & (places[:, 1] < text.mask.sum(1))).nonzero()[:, 0]
         if not len(rows):
-            return _nothing(self, encoded)
+            return no_losses(self, encoded)
         starts, stops = places[rows, 0], places[rows, 1]
         relation, tail = (self.mean(encoded, key, rows) for key in ("relation", "tail"))
         position = torch.arange(text.ids.shape[1], device=text.ids.device)
@@ -232,7 +232,7 @@ class Triples(Pretext):
         return Losses(values, rows[fact])
 
 
-def _nothing(part: nn.Module, encoded: Encoded) -> Losses:
+def no_losses(part: nn.Module, encoded: Encoded) -> Losses:
     """Return no loss; on the meta device one that uses every parameter."""
     if encoded.text.ids.is_meta:
         zero = sum(p.sum() * 0 for p in part.parameters()) + encoded.features.tokens.sum() * 0
