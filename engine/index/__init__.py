@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .base import create_index as create_index
     from .base import exists as exists
     from .base import open_index as open_index
+    from .exact import DenseRows as DenseRows
     from .exact import exact_search as exact_search
-    from .forms import DenseRows as DenseRows
     from .forms import Form as Form
     from .forms import Storage as Storage
     from .forms import check_storage as check_storage
@@ -54,7 +54,7 @@ else:
                 "exists",
                 "open_index",
             ],
-            "exact": ["exact_search"],
-            "forms": ["DenseRows", "Form", "Storage", "check_storage"],
+            "exact": ["DenseRows", "exact_search"],
+            "forms": ["Form", "Storage", "check_storage"],
         },
     )

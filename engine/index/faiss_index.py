@@ -18,8 +18,7 @@ import numpy as np
 
 from ..recipe import import_optional
 from ..utils import RuntimeFailure, atomic_path, make_folder, remove_parts
-from .exact import Block, exact_search
-from .forms import DenseRows, Rows
+from .exact import Block, DenseRows, Rows, exact_search
 
 LINKS = 16
 BUILD_EFFORT = 80

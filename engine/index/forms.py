@@ -11,33 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
-import torch
 from scipy.sparse import csr_array
 
 from ..utils import ConfigError
+from .exact import LEVELS, DenseRows, MultiVectorRows, Rows, SparseRows
 
 Form = Literal["dense", "sparse", "multi_vector"]
 Storage = Literal["float32", "int8", "binary"]
-
-RESCORED = 4
-"""A search of bits scores so many times k of the nearest by signs again."""
-
-LEVELS = 127
-
-
-class Rows(Protocol):
-    """Vectors of a block. `part`: some of them. `scores`: `[Q, B]` with the queries; -inf for rows
-    that are surely not among the k best."""
-
-    def __len__(self) -> int: ...
-
-    def part(self, rows: slice) -> Rows: ...
-
-    def scores(self, queries: Any, k: int) -> np.ndarray: ...
 
 
 class VectorForm(Protocol):
@@ -76,52 +60,6 @@ def check_storage(form: str, storage: str, dim: int) -> None:
 
 
 @dataclass(frozen=True)
-class DenseRows:
-    """Vectors `[B, D]` as they are stored."""
-
-    vectors: np.ndarray
-    storage: str = "float32"
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def part(self, rows: slice) -> DenseRows:
-        return DenseRows(self.vectors[rows], self.storage)
-
-    def floats(self) -> np.ndarray:
-        """Return `[B, D]` float32."""
-        if self.storage == "int8":
-            return self.vectors.astype(np.float32) / LEVELS
-        if self.storage == "binary":
-            signs = np.unpackbits(self.vectors, axis=1).astype(np.float32) * 2 - 1
-            return cast(np.ndarray, signs / np.sqrt(np.float32(signs.shape[1])))
-        return self.vectors
-
-    def scores(self, queries: np.ndarray, k: int) -> np.ndarray:
-        if self.storage != "binary":
-            return dot_products(queries, self.floats())
-        bits = np.packbits(queries > 0, axis=1)
-        scores = np.full((len(queries), len(self)), -np.inf, np.float32)
-        for row, query in enumerate(bits):
-            unequal = np.bitwise_count(self.vectors ^ query).sum(1, dtype=np.int64)
-            count = min(RESCORED * k, len(self))
-            near = np.sort(np.argpartition(unequal, count - 1)[:count])
-            scores[row, near] = DenseRows(self.vectors[near], "binary").floats() @ queries[row]
-        return scores
-
-
-def dot_products(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """`[Q, D]`, `[B, D]` -> `[Q, B]`. One query is read along the rows, which is memory's own speed
-    and twice that of a BLAS product. Of several, the rows come first in the product: torch's, which
-    takes no rows of a file that may not be written."""
-    if len(queries) == 1:
-        return cast(np.ndarray, np.vecdot(rows, queries[0])[None])
-    if not rows.flags.writeable:
-        return (rows @ queries.T).T
-    return (torch.from_numpy(rows) @ torch.from_numpy(queries).T).numpy().T
-
-
-@dataclass(frozen=True)
 class DenseForm:
     """Unit vectors `[D]`."""
 
@@ -151,29 +89,6 @@ class DenseForm:
 
 SparseVector = tuple[np.ndarray, np.ndarray]
 """indices int32, values float32."""
-
-
-@dataclass(frozen=True)
-class SparseRows:
-    """Sparse vectors `[B, D]`."""
-
-    vectors: Any
-
-    def __len__(self) -> int:
-        return int(self.vectors.shape[0])
-
-    def part(self, rows: slice) -> SparseRows:
-        """A view: slicing a matrix copies its entries."""
-        first, stop, _ = rows.indices(len(self))
-        starts = self.vectors.indptr[first : stop + 1]
-        entries = slice(starts[0], starts[-1])
-        values, indices = self.vectors.data[entries], self.vectors.indices[entries]
-        shape = (stop - first, self.vectors.shape[1])
-        return SparseRows(csr_array((values, indices, starts - starts[0]), shape=shape))
-
-    def scores(self, queries: Any, k: int) -> np.ndarray:
-        # The rows come first: scipy turns the second factor to the first's layout at each product.
-        return np.asarray((self.vectors @ queries.matrix.T).toarray().T, np.float32)
 
 
 @dataclass(frozen=True)
@@ -214,36 +129,9 @@ class SparseForm:
         lengths = [len(i) for i, _ in vectors]
         indices = np.concatenate([i for i, _ in vectors])
         values = np.concatenate([v for _, v in vectors]).astype(np.float32)
-        starts = np.concatenate([[0], np.cumsum(lengths)])
+        # Of the rows' own integers: scipy casts both sides of a product to the wider ones.
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         return SparseQueries(csr_array((values, indices, starts), shape=(len(vectors), self.dim)))
-
-
-@dataclass(frozen=True)
-class MultiVectorRows:
-    """tokens `[sum of T, D]` of all rows, starts `[B + 1]` of each in them."""
-
-    tokens: np.ndarray
-    starts: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def part(self, rows: slice) -> MultiVectorRows:
-        first, stop, _ = rows.indices(len(self))
-        starts = self.starts[first : stop + 1]
-        return MultiVectorRows(self.tokens[starts[0] : starts[-1]], starts - starts[0])
-
-    def scores(self, queries: Sequence[np.ndarray], k: int) -> np.ndarray:
-        """Return MaxSim; rows without a token have 0."""
-        scores = np.zeros((len(queries), len(self)), np.float32)
-        full = np.flatnonzero(np.diff(self.starts))
-        if not len(full):
-            return scores
-        for row, query in enumerate(queries):
-            products = self.tokens @ query.T  # [sum of T, tokens of the query]
-            best = np.maximum.reduceat(products, self.starts[:-1][full], axis=0)
-            scores[row, full] = best.sum(1)
-        return scores
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,7 @@ class LanceIndex:
         """Drop what was made from an earlier version."""
         self._rows_held: int | None = None
         self._vectors_in_memory: list[Block] | None = None
+        self._too_large = False
         self._sides: dict[str, FaissIndex] = {}
 
     def _widen(self, entries: Sequence[Entry]) -> None:
@@ -269,11 +270,10 @@ class LanceIndex:
 
     def _vectors(self, rows: int) -> Iterable[Block]:
         """Return the table's vectors: from memory if they fit, else as a stream."""
-        if rows * self.metadata.dim * 4 > KEPT_BYTES:
-            return self._blocks()
-        if self._vectors_in_memory is None:
-            self._vectors_in_memory = joined(self._blocks(), rows)
-        return self._vectors_in_memory
+        if self._vectors_in_memory is None and not self._too_large:
+            self._vectors_in_memory = joined(self._blocks(), rows, KEPT_BYTES)
+            self._too_large = self._vectors_in_memory is None
+        return self._vectors_in_memory or self._blocks()
 
     def _blocks(self, where: str | None = None) -> Iterator[Block]:
         for batch in self._batches([VECTOR], where):

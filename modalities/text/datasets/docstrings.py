@@ -21,14 +21,15 @@ TEST_SHARE = 10
 
 
 class Docstrings(Source):
-    """Rows `text, name`: a docstring, and the object it describes (`json.JSONEncoder.encode`).
+    """Rows `text, name, siblings`: a docstring, the object it describes
+    (`json.JSONEncoder.encode`), and the next docstrings of the same module, as hard negatives.
 
     modules: modules without a package (`textwrap`); null: all of the library. split: modules are
     divided by their name, about a tenth of them for testing. min_length: characters from which a
-    docstring counts.
+    docstring counts. siblings: at most so many, fewer in a short module.
     """
 
-    columns = ("text", "name")
+    columns = ("text", "name", "siblings")
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Docstrings(Source):
         split: Literal["train", "test"],
         modules: list[str] | None = None,
         min_length: Count = 40,
+        siblings: Count = 0,
     ) -> None:
         files = _files()
         names = tuple(files if modules is None else modules)
@@ -46,20 +48,26 @@ class Docstrings(Source):
                 "a file of their own, such as textwrap"
             )
         chosen = [name for name in names if _is_test(name) == (split == "test")]
-        rows = (row for name in chosen for row in _docstrings(name))
-        self.rows = [row for row in rows if len(row[1]) >= min_length]
+        self.rows: list[tuple[str, str, list[str]]] = []
+        for module in chosen:
+            rows = [row for row in _docstrings(module) if len(row[1]) >= min_length]
+            texts = [text for _, text in rows]
+            for i, (name, text) in enumerate(rows):
+                others = [other for other in texts[i + 1 :] + texts[:i] if other != text]
+                self.rows.append((name, text, others[:siblings]))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        name, text = self.rows[index]
-        return {"text": text, "name": name}
+        name, text, siblings = self.rows[index]
+        return {"text": text, "name": name, "siblings": siblings}
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for row in self.rows:
-            digest.update("\0".join((*row, "")).encode())
+            name, text, siblings = row
+            digest.update("\0".join((name, text, *siblings, "")).encode())
         return digest.hexdigest()
 
 

@@ -20,7 +20,8 @@ from sensorium.engine.index import (
     lance_table,
     open_index,
 )
-from sensorium.engine.index.forms import DenseRows, check_storage
+from sensorium.engine.index.exact import DenseRows
+from sensorium.engine.index.forms import check_storage
 from sensorium.engine.index.lance_index import LanceIndex
 from sensorium.engine.utils import ConfigError
 from sensorium.tasks.contrastive.similarity import maxsim
@@ -90,6 +91,23 @@ def test_a_search_is_its_definition(
     best = np.argsort(-scores[:, 50:], axis=1, kind="stable")[:, :1] + 50
     assert [row[0].row["n"] for row in among] == best[:, 0].tolist()
     assert index.search(queries, 3, where="n > 1000") == [[]] * 5
+
+
+@pytest.mark.parametrize("form", MAKE)
+def test_vectors_stay_in_memory_by_their_own_size(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the width, which a sparse row does not fill, and one of many tokens exceeds."""
+    place, queries = str(tmp_path / "i"), MAKE[form](3, 1)
+    create_index(place, dataclasses.replace(ABOUT, form=form)).add(entries(MAKE[form](ROWS)))
+    held = sum(rows.nbytes for _, rows in LanceIndex.open(place)._blocks())
+    hits = []
+    for limit, kept in ((held, True), (held - 1, False)):
+        monkeypatch.setattr(lance_index, "KEPT_BYTES", limit)
+        index = LanceIndex.open(place)
+        hits.append([[hit.key for hit in row] for row in index.search(queries, 5)])
+        assert (index._vectors_in_memory is not None) == kept
+    assert hits[0] == hits[1]
 
 
 def test_faiss_is_of_dense_vectors(tmp_path: Path) -> None:

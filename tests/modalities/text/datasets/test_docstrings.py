@@ -30,3 +30,13 @@ def test_an_unknown_module_is_one_line() -> None:
     with pytest.raises(ValueError, match="modules: found 'textwarp'") as error:
         Docstrings(split="train", modules=["textwarp"])
     assert "\n" not in str(error.value)
+
+
+def test_siblings_are_other_docstrings_of_the_module() -> None:
+    rows = [*Docstrings(split="train", modules=["heapq", "textwrap"], siblings=2)]
+    for row in rows:
+        assert row["text"] not in row["siblings"] and len(row["siblings"]) == 2
+        module = row["name"].partition(".")[0]
+        texts = {r["text"] for r in rows if r["name"].partition(".")[0] == module}
+        assert set(row["siblings"]) <= texts
+    assert all(not row["siblings"] for row in Docstrings(split="train", modules=["heapq"]))
