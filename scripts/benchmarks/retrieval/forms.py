@@ -35,6 +35,15 @@ def sparse_vectors(count: int, entries: int, rng: np.random.Generator) -> list[A
     return [(row, rng.random(len(row), dtype=np.float32)) for row in indices]
 
 
+def csr(rows: list[Any]) -> Any:
+    """Return vectors as a matrix of scipy."""
+    from scipy.sparse import csr_array
+
+    starts = np.concatenate([[0], np.cumsum([len(indices) for indices, _ in rows])])
+    indices, values = (np.concatenate(part) for part in zip(*rows, strict=True))
+    return csr_array((values, indices, starts.astype(np.int32)), shape=(len(rows), VOCABULARY))
+
+
 def token_vectors(count: int, tokens: tuple[int, int], rng: np.random.Generator) -> list[Any]:
     """Return unit vectors of random numbers of tokens."""
     lengths = rng.integers(tokens[0], tokens[1] + 1, count)
@@ -78,18 +87,16 @@ def compare(
 
 
 def sparse(folder: str, count: int, seed: int, rounds: int, clock: Callable[[], float]) -> None:
-    from sensorium.engine.index.forms import SparseForm
-
-    rng, form = np.random.default_rng(seed), SparseForm(VOCABULARY)
+    rng = np.random.default_rng(seed)
     rows = sparse_vectors(count, ENTRIES, rng)
     index, matrix = (
         filled(f"{folder}/sparse", "sparse", VOCABULARY, rows),
-        form.queries(rows).matrix,
+        csr(rows),
     )
     by_entry = matrix.T.tocsr()
     for batch in (1, 64):
         queries = sparse_vectors(batch, QUERY_ENTRIES, rng)
-        asked = form.queries(queries).matrix
+        asked = csr(queries)
         peers = {
             "rows @ queries.T": partial(_rows_first, matrix, asked),
             "queries @ entries": partial(_entries, asked, by_entry),
