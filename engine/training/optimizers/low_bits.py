@@ -36,13 +36,23 @@ class AdamW8bit(TorchaoAdamW8bit):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, block_size=block_size)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, whose rate stays a number."""
+        rate = param_group.get("lr", self.defaults["lr"])
+        super().add_param_group(param_group)
+        self.param_groups[-1]["lr"] = rate
+
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        for group in self.param_groups:
-            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32)
+        rates = [float(group["lr"]) for group in self.param_groups]
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = torch.tensor(rate)  # of which torchao compiles one step for all
         devices = {p.device.type for group in self.param_groups for p in group["params"]}
         eager = torch.compiler.set_stance("force_eager")
         with eager if devices <= {"cpu", "meta"} else contextlib.nullcontext():
-            return super().step(closure)
+            result = super().step(closure)
+        for group, rate in zip(self.param_groups, rates, strict=True):
+            group["lr"] = rate
+        return result
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, of each moment in 8 bits its plain tensors."""
