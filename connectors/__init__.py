@@ -3,6 +3,8 @@
 CONNECTORS = {
     "aggregate": "sensorium.connectors.lexical:Aggregate",
     "attention_pool": "sensorium.connectors.poolers:AttentionPool",
+    "bag": "sensorium.connectors.bags:Bag",
+    "channel_transformer": "sensorium.connectors.bags:ChannelTransformer",
     "cls": "sensorium.connectors.poolers:Cls",
     "conv": "sensorium.connectors.shorteners:Conv",
     "dense": "sensorium.connectors.poolers:Dense",
@@ -20,7 +22,8 @@ CONNECTORS = {
     "recurrent": "sensorium.connectors.poolers:Recurrent",
     "resampler": "sensorium.connectors.resampler:Resampler",
     "stack": "sensorium.connectors.shorteners:FrameStack",
-    "weighted_layers": "sensorium.connectors.layers:WeightedLayers",
+    "transformer": "sensorium.connectors.bags:Transformer",
+    "weighted_layers": "sensorium.connectors.projectors:WeightedLayers",
 }
 
 HEADS = {

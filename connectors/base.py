@@ -36,12 +36,15 @@ class Connector(Component, nn.Module):
     hidden_layers: layers of the encoder that it reads as `features.hidden_states`, in this order;
     for a head the task requests them. selects_tokens: it returns some of its tokens, or looks a
     vector up by them, so that no gradient reaches the others. lazy_parameters: names of its tables
-    of which a step changes only the rows that have a gradient, with any optimizer.
+    of which a step changes only the rows that have a gradient, with any optimizer. reads_items: a
+    cell of its stream is a list of items; `forward(features, items)` gets the features of the items
+    of all rows, and their number in each row, `[B]` on the CPU, and returns those of the rows.
     """
 
     hidden_layers: tuple[int, ...] = ()
     selects_tokens: bool = False
     lazy_parameters: tuple[str, ...] = ()
+    reads_items: bool = False
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()

@@ -32,10 +32,11 @@ class Example:
 @dataclass(frozen=True)
 class Tools:
     """Tools of `Task.prepare` beside the row: the tokenizers of the decoders, and of the encoders
-    of text streams, by name."""
+    of text streams, by name; and the prompts before the texts of streams."""
 
     tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)
     stream_tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)
+    stream_prompts: Mapping[str, str] = field(default_factory=dict)
 
     def tokenizer(self, decoder: str = BACKBONE) -> Tokenizer:
         """Return the tokenizer of a decoder. Raise ValueError if the recipe has no such decoder."""
@@ -56,9 +57,10 @@ class Batch:
     padding would change features; no view if no row has an item. features: the output of a frozen
     encoder computed before, by stream, if it came from the cache. items: `[B]` number of items of
     each row, for streams whose cells are lists (`StreamUse.many`); also on the CPU. Their streams
-    and features hold the items of all rows, in order. failed: key and reason of rows that could not
-    be read. cut: keys of rows with a text that its processor cut. missing: labels that not every
-    row has, with the key of the first row without.
+    and features hold the items of all rows, in order. bags: the same for streams whose connector
+    reads the items of a row, so that a task sees rows. failed: key and reason of rows that could
+    not be read. cut: keys of rows with a text that its processor cut. missing: labels that not
+    every row has, with the key of the first row without.
     """
 
     task: str
@@ -69,6 +71,7 @@ class Batch:
     streams: dict[str, dict[str, EncoderInputs]] = field(default_factory=dict)
     features: dict[str, Features] = field(default_factory=dict)
     items: dict[str, Tensor] = field(default_factory=dict)
+    bags: dict[str, Tensor] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
@@ -120,7 +123,7 @@ class Batch:
     def select(self, rows: Sequence[int]) -> Self:
         """Return the batch of some of its rows, in this order, without padding that none needs."""
         chosen = list(rows)
-        items = {name: self._items(name, chosen) for name in self.items}
+        items = {name: _places(counts, chosen) for name, counts in (self.items | self.bags).items()}
         masks = {name: mask[chosen] for name, mask in self.label_masks.items()}
         longest = {name: int(mask.sum(1).max()) if chosen else 0 for name, mask in masks.items()}
         labels = {name: value[chosen] for name, value in self.labels.items()}
@@ -142,13 +145,8 @@ class Batch:
             },
             features={name: select_rows(f, of(name)) for name, f in self.features.items()},
             items={name: counts[chosen] for name, counts in self.items.items()},
+            bags={name: counts[chosen] for name, counts in self.bags.items()},
         )
-
-    def _items(self, stream: str, rows: Sequence[int]) -> list[int]:
-        """Return the places of the items of some rows among those of all."""
-        counts = self.items[stream].tolist()
-        starts = [sum(counts[:row]) for row in range(len(counts))]
-        return [index for row in rows for index in range(starts[row], starts[row] + counts[row])]
 
     def to(self, device: torch.device | str) -> Self:
         """Return the batch with its tensors on a device."""
@@ -169,3 +167,11 @@ class Batch:
 
         fields = ("labels", "streams", "features")
         return replace(self, **{name: apply(getattr(self, name)) for name in fields})
+
+
+def _places(items: Tensor, rows: Sequence[int]) -> list[int]:
+    """Return the places of the items of some rows among those of all; items: their number in each
+    row."""
+    counts: list[int] = items.tolist()
+    starts = [sum(counts[:row]) for row in range(len(counts))]
+    return [index for row in rows for index in range(starts[row], starts[row] + counts[row])]

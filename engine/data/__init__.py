@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from .dataset import PreparedRow as PreparedRow
     from .dataset import StreamDataset as StreamDataset
     from .dataset import TaskDataset as TaskDataset
-    from .dataset import cell_items as cell_items
     from .dataset import stream_readers as stream_readers
     from .dataset import task_dataset as task_dataset
     from .loader import Collator as Collator
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from .loader import stream_batches as stream_batches
     from .loader import worker_death as worker_death
     from .row_errors import FAILURES as FAILURES
+    from .row_errors import cell_items as cell_items
     from .row_errors import check_nulls as check_nulls
     from .row_errors import readable as readable
     from .sampler import BatchSampler as BatchSampler
@@ -51,7 +51,6 @@ else:
                 "PreparedRow",
                 "StreamDataset",
                 "TaskDataset",
-                "cell_items",
                 "stream_readers",
                 "task_dataset",
             ],
@@ -64,7 +63,7 @@ else:
                 "sequential_batches",
                 "stream_batches",
             ],
-            "row_errors": ["FAILURES", "check_nulls", "readable"],
+            "row_errors": ["FAILURES", "cell_items", "check_nulls", "readable"],
             "sampler": ["BatchSampler", "Layout"],
             "splits": [
                 "SkippedRows",

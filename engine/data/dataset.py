@@ -22,7 +22,7 @@ from ...tasks.batch import Example, Tools
 from ..cache import Record, Store, record_to_sample
 from ..recipe import ResolvedRecipe, load
 from ..utils import derive_seed, log_cause
-from .row_errors import FAILURES, check_nulls, readable
+from .row_errors import FAILURES, cell_items, check_nulls, readable
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,8 @@ class PreparedRow:
 
     row: the cells as the source returned them. example: the task's, made of it. samples: of each
     stream, the views of each of its items. records: of each stream, the stored features of each
-    item. many: streams with any number of items; all others have one. cut: whether a text was.
+    item. many: streams with any number of items; all others have one. bags: those of them whose
+    connector reads the items of a row. cut: whether a text was.
     """
 
     key: str
@@ -101,6 +102,7 @@ class PreparedRow:
     samples: dict[str, list[dict[str, Sample]]] = field(default_factory=dict)
     records: dict[str, list[Record]] = field(default_factory=dict)
     many: frozenset[str] = frozenset()
+    bags: frozenset[str] = frozenset()
     failure: str | None = None
     cut: bool = False
 
@@ -116,15 +118,6 @@ class PreparedRow:
         return len(self.samples[stream] if stream in self.samples else self.records[stream])
 
 
-def cell_items(cell: Any, many: bool) -> Sequence[Any]:
-    """Return the raw values of a cell: itself, or those of a list. Raise ReadError."""
-    if not many:
-        return (cell,)
-    if not isinstance(cell, (list, tuple)):
-        raise ReadError(cell, "is one value", "a list of items, which may be empty")
-    return cell
-
-
 def _type(value: Any) -> str:
     if not isinstance(value, Mapping):
         return f"a {type(value).__name__}"
@@ -135,13 +128,14 @@ def _type(value: Any) -> str:
 class StreamDataset:
     """The rows of a source, the cells of some streams prepared.
 
-    readers: by stream. many: streams whose cells are lists of items. An item is read, cached and
-    augmented by itself, under the cell's key and its place.
+    readers: by stream. many: streams whose cells are lists of items; bags: see `PreparedRow`. An
+    item is read, cached and augmented by itself, under the cell's key and its place.
     """
 
     source: Source
     readers: Mapping[str, StreamReader]
     many: frozenset[str] = field(default=frozenset(), kw_only=True)
+    bags: frozenset[str] = field(default=frozenset(), kw_only=True)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -162,7 +156,8 @@ class StreamDataset:
         row_key = self.source.key(index)
         cells = readable(cells, self.readers.keys() | self.columns)
         example = self.example(cells, row_key, epoch)
-        prepared = PreparedRow(row_key, cells, example, many=self.many & self.readers.keys())
+        many, bags = (names & self.readers.keys() for names in (self.many, self.bags))
+        prepared = PreparedRow(row_key, cells, example, many=many, bags=bags)
         for name, reader in self.readers.items():
             items = self.items(name, index, cells)
             if reader.features is not None:
@@ -274,10 +269,16 @@ def task_dataset(
     task = plan.tasks[name].task
     chosen = task.read_streams(training) if streams is None else streams
     readers = stream_readers(plan, encoders, chosen, augment=augment)
-    seed, many = plan.recipe.train.seed, frozenset(n for n in readers if task.streams[n].many)
-    tokenizers = {n: getattr(e.processor, "tokenizer", None) for n, e in encoders.items()}
-    tools = replace(plan.tools, stream_tokenizers={n: t for n, t in tokenizers.items() if t})
-    return TaskDataset(source, readers, name, task, tools, training, seed, many=many)
+    many = frozenset(n for n in readers if plan.streams[n].many(task.streams[n]))
+    bags = frozenset(n for n in readers if plan.streams[n].is_bag)
+    found = {n: getattr(e.processor, "tokenizer", None) for n, e in encoders.items()}
+    tokenizers, prompts = (
+        {n: t for n, t in found.items() if t},
+        {n: s.prompt for n, s in plan.streams.items()},
+    )
+    tools = replace(plan.tools, stream_tokenizers=tokenizers, stream_prompts=prompts)
+    seed = plan.recipe.train.seed
+    return TaskDataset(source, readers, name, task, tools, training, seed, many=many, bags=bags)
 
 
 def stream_readers(

@@ -47,7 +47,8 @@ class Collator:
         if not good:
             return batch
         for name in good[0].many:
-            batch.items[name] = torch.tensor([row.count(name) for row in good])
+            counts = batch.bags if name in good[0].bags else batch.items
+            counts[name] = torch.tensor([row.count(name) for row in good])
         for name in good[0].records:
             records = [record for row in good for record in row.records[name]]
             if records:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from ...modalities.base import ReadError, Unreadable
 from ...tasks.base import Row, Task
@@ -31,3 +32,12 @@ def check_nulls(row: Row, task: Task) -> None:
         if null and name not in task.nullable():
             wrong = "is null" if cell is None else "holds a null"
             raise ReadError(f"column {name!r}", wrong, "a value")
+
+
+def cell_items(cell: Any, many: bool) -> Sequence[Any]:
+    """Return the raw values of a cell: itself, or those of a list. Raise ReadError."""
+    if not many:
+        return (cell,)
+    if not isinstance(cell, (list, tuple)):
+        raise ReadError(cell, "is one value", "a list of items, which may be empty")
+    return cell

@@ -52,19 +52,21 @@ class Embedder:
         self.dim, self.form = dim or self.stream.dim, form
         self.name = stream
         self.readers = stream_readers(model.plan, model.encoders(), [stream])
+        self.bags = frozenset({stream} if model.plan.streams[stream].is_bag else ())
         self.collator = model.collator()
         self.precision = model.precision
 
     def dataset(self, source: Source) -> StreamDataset:
         """Return the rows of a source with this stream prepared."""
-        return StreamDataset(source, self.readers)
+        return StreamDataset(source, self.readers, many=self.bags, bags=self.bags)
 
     def vectors(self, batch: Batch) -> Queries:
         """Return one vector a row of a batch, float32: of `[B, D]`; of sparse ones the indices and
         values that are not zero; `[T, D]` of the tokens."""
         inputs = batch.to(self.device).streams[self.name]["main"]
+        items = batch.bags.get(self.name)
         with torch.no_grad(), autocast(self.device, self.precision):
-            features = self.stream.run(inputs, {})
+            features = self.stream.run(inputs, {}, items)
         if self.form == "multi_vector":
             tokens = F.normalize(features.tokens.float()[..., : self.dim], dim=-1).cpu().numpy()
             return [

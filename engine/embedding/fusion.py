@@ -126,7 +126,7 @@ class Reranker:
     def scores(self, query: Any, cells: Sequence[Any]) -> list[tuple[float, str | None]]:
         """Return the score of each cell and None, or NaN and why it has none."""
         asks, answers = self.task.inputs()
-        many = self.task.streams[answers].many
+        many = self.model.plan.streams[answers].many(self.task.streams[answers])
         rows = [{asks: query, answers: [cell] if many else cell} for cell in cells]
         size = self.model.plan.recipe.train.batch_size
         return [

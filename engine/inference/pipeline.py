@@ -88,10 +88,9 @@ class Pipeline(Abilities):
             check_options(self.model.plan.tasks[name].task, name, options)
         if any(is_lazy(value) for value in inputs.values()):
             return self._lazily(task, inputs, options, size)
-        uses = [self.model.plan.tasks[name].task.streams for name in names]
-        many = {
-            n for use, name in zip(uses, names, strict=True) for n in streams[name] if use[n].many
-        }
+        plan = self.model.plan
+        uses = [(n, plan.tasks[name].task.streams[n]) for name in names for n in streams[name]]
+        many = {n for n, use in uses if plan.streams[n].many(use)}
         rows, several = rows_of(inputs, many)
         datasets = self._datasets(rows, streams)
         predictions: dict[str, list[Any]] = {name: [] for name in names}
@@ -177,11 +176,12 @@ class Pipeline(Abilities):
             users = [dataset for dataset in datasets.values() if stream in dataset.readers]
             if len(users) < 2:
                 continue
-            many = frozenset({stream}) & users[0].many
+            many, bags = (frozenset({stream}) & s for s in (users[0].many, users[0].bags))
             alone = StreamDataset(
                 users[0].source,
                 {stream: replace(users[0].readers[stream], features=None)},
                 many=many,
+                bags=bags,
             )
             with torch.no_grad(), self._autocast():
                 self.model.eval()
@@ -277,7 +277,8 @@ class Pipeline(Abilities):
         if self.names_files(name):
             values = [self._fetched(name, value) for value in values]
         rows = RowList([{name: value} for value in values])
-        dataset = StreamDataset(rows, {name: self._readers[name]})
+        bags = frozenset({name} if self.model.plan.streams[name].is_bag else ())
+        dataset = StreamDataset(rows, {name: self._readers[name]}, many=bags, bags=bags)
         self.model.eval()
         vectors = [torch.zeros(0, self.model.stream(name).width(), device=self.model.device)]
         for start in range(0, len(rows), size):

@@ -72,7 +72,8 @@ def rows_of_words(
         raise ConfigError(f"--task: there is no {name!r}{did_you_mean(name, tasks)}")
     named = _named_inputs(pipeline, name, words)
     streams = tasks[name].task.streams
-    many = {stream for stream, use in streams.items() if use.many}
+    plans = pipeline.model.plan.streams
+    many = {stream for stream, use in streams.items() if plans[stream].many(use)}
     inputs = {k: v if len(v) > 1 or k in many else v[0] for k, v in named.items()}
     rows, _ = rows_of(inputs, many)
     return name, rows, pipeline.streams_of(name, inputs)

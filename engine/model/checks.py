@@ -162,6 +162,11 @@ def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> No
         )
     for key, part in plan.tasks.items():
         use = part.task.streams.get(name)
+        if use is not None and use.many and stream.is_bag:
+            raise ConfigError(
+                f"inputs.{name}.connector: joins the items of a row, and tasks.{key} reads them "
+                "one by one; take another connector"
+            )
         if use is not None and use.shares in plan.streams:
             _check_shares(plan, key, name, str(use.shares))
         lacking = frozenset() if use is None else use.supports - encoder.supports

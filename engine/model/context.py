@@ -71,10 +71,11 @@ class ModelContext:
         name, _, point = stream.partition(".")
         part = self.model.stream(name)
         cached = self.batch.features.get(name)
-        if cached is None and not self.batch.streams[name]:
+        if cached is None and not self.batch.streams[name] and (point or not part.is_bag):
             return part.without_items(point, options)
-        if chunk is None and not point:
-            self._memo[key] = part(self._encode(f"{name}.encoder", view, None, options))
+        if not point and (chunk is None or part.is_bag):
+            encoded = self._encode(f"{name}.encoder", view, chunk, options)
+            self._memo[key] = part(encoded, self.batch.bags.get(name))
             return self._memo[key]
         inputs = self.batch.streams[name][view] if cached is None else cached
         run = part.point(point)

@@ -84,7 +84,7 @@ class FitExamples:
             read = plan.streams[stream].reader()
             for name, planned in plan.tasks.items():
                 if (use := planned.task.streams.get(stream)) is not None:
-                    yield name, _of_stream(stream, read, use.many)
+                    yield name, _of_stream(stream, read, plan.streams[stream].many(use))
 
 
 def _of_decoder(task: Task, part: str) -> Examples:

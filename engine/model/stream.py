@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...connectors.base import Connector
 from ...modalities.base import Encoder, Features
@@ -84,9 +84,12 @@ class Stream(nn.Module):
             else features
         )
 
-    def run(self, inputs: StreamInput, options: Mapping[str, Any]) -> Features:
-        """Return the connector's features, from a batch or from stored features."""
-        features: Features = self(self.encode_or_load(inputs, options))
+    def run(
+        self, inputs: StreamInput, options: Mapping[str, Any], items: Tensor | None = None
+    ) -> Features:
+        """Return the connector's features, from a batch or from stored features. items: `[B]` of
+        each row, of a stream of lists."""
+        features: Features = self(self.encode_or_load(inputs, options), items)
         return features
 
     def without_items(self, point: str, options: Mapping[str, Any]) -> Features:
@@ -127,12 +130,26 @@ class Stream(nn.Module):
         with torch.no_grad():
             return encode_by_group(inputs, lambda tensors, _: encoder.targets(**tensors))
 
-    def forward(self, features: Features) -> Features:
+    @property
+    def is_bag(self) -> bool:
+        """Whether the connector reads the items of a row together."""
+        return self.connector is not None and self.connector.reads_items
+
+    def forward(self, features: Features, items: Tensor | None = None) -> Features:
+        """Return the connector's features. items: `[B]` of each row, of a stream of lists."""
         if self.connector is None:
             return features
         hidden = features.hidden_states[: len(self.connector_layers)]
-        connected = self.connector(features.replace(hidden_states=hidden))
+        if self.is_bag and items is None:
+            raise ValueError(
+                f"connector: {type(self.connector).__name__} reads the items of rows, which this "
+                "use of the stream does not have; take another connector"
+            )
+        extra = {"items": items} if self.is_bag else {}
+        connected = self.connector(features.replace(hidden_states=hidden), **extra)
         connected = check_features(connected, self.connector, self.connector.out_dim)
+        if self.is_bag:
+            return connected
         return connected.replace(hidden_states=self.for_tasks(features).hidden_states)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from ...backbones.encoder import BackboneEncoder
 from ...modalities.messages import did_you_mean
 from ...modalities.modality import Modality
+from ...tasks.uses import StreamUse
 from ..utils import ConfigError, located_errors
 from .component import ComponentSpec, plan
 from .component_path import ComponentPath, joined
@@ -33,6 +34,15 @@ class StreamPlan:
     connector: ComponentSpec | None
     augment: Any | None
     prompt: str = ""
+
+    @property
+    def is_bag(self) -> bool:
+        """Whether a cell is a list of items, which the connector reads together."""
+        return self.connector is not None and self.connector.part.reads_items
+
+    def many(self, use: StreamUse) -> bool:
+        """Return whether a cell is a list of items, for the connector or for a task."""
+        return use.many or self.is_bag
 
     def reader(self) -> Callable[[Any], Any]:
         """Return the function of a cell's raw value, its prompt included."""

@@ -87,7 +87,10 @@ def _streams(plan: ResolvedRecipe, task: str, cells: Any) -> Iterator[tuple[str,
     uses = plan.tasks[task].task.streams
     modalities = {name: plan.streams[name].modality for name in uses}
     raw = {
-        name: [load(modalities[name].read)(cell) for cell in cell_items(cells[name], use.many)]
+        name: [
+            load(modalities[name].read)(cell)
+            for cell in cell_items(cells[name], plan.streams[name].many(use))
+        ]
         for name, use in uses.items()
     }
     drawn_on = {

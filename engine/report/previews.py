@@ -72,8 +72,9 @@ def _sheets(
 
     @functools.cache
     def show(key: str, stream: str) -> Markup:
-        modality = plan.streams[stream].modality
-        (cell, *_) = cell_items(rows[key][stream], plan.tasks[task].task.streams[stream].many)
+        planned = plan.streams[stream]
+        modality, many = planned.modality, planned.many(plan.tasks[task].task.streams[stream])
+        (cell, *_) = cell_items(rows[key][stream], many)
         return Markup(load(modality.preview)(load(modality.read)(cell)))
 
     streams = plan.tasks[task].task.streams
@@ -98,7 +99,10 @@ def _inputs(
     task_module = plan.tasks[task].task
     modalities = {name: plan.streams[name].modality for name in task_module.streams}
     raw = {
-        name: [load(modalities[name].read)(value) for value in cell_items(row[name], use.many)]
+        name: [
+            load(modalities[name].read)(value)
+            for value in cell_items(row[name], plan.streams[name].many(use))
+        ]
         for name, use in task_module.streams.items()
         if name in row
     }

@@ -61,7 +61,7 @@ class Payloads:
             use = built.streams.get(name)
             if use is None:
                 row[name] = _column(name, value)
-            elif use.many:
+            elif self.pipeline.model.plan.streams[name].many(use):
                 items = value if isinstance(value, list) else [value]
                 row[name] = [self.value(name, item) for item in items]
             else:

@@ -93,7 +93,7 @@ class ServedModel:
         properties: dict[str, Any] = {}
         for stream in task.inputs():
             item = self._schema(stream)
-            many = task.streams[stream].many
+            many = self.pipeline.model.plan.streams[stream].many(task.streams[stream])
             properties[stream] = {"type": "array", "items": item} if many else item
         properties |= {column: {"title": column} for column in task.prompt_columns()}
         return {

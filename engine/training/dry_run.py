@@ -152,7 +152,7 @@ def _example_rows(plan: ResolvedRecipe, task: str) -> Source:
         example_row = dict(row)
         for name in plan.tasks[task].task.streams:
             example, rng = _example(plan, task, name), np.random.default_rng(i)
-            is_many = plan.tasks[task].task.streams[name].many
+            is_many = plan.streams[name].many(plan.tasks[task].task.streams[name])
             example_row[name] = [example(rng) for _ in range(ROWS)] if is_many else example(rng)
         rows.append(example_row)
     return RowList(rows)

@@ -8,15 +8,19 @@ from collections.abc import Sequence
 from ...modalities.base import Tokenizer
 
 
-def word_places(tokenizer: Tokenizer, text: str) -> tuple[list[tuple[str, int, int]], int]:
+def word_places(
+    tokenizer: Tokenizer, text: str, prompt: str = ""
+) -> tuple[list[tuple[str, int, int]], int]:
     """Return the words of a text, separated by spaces, each with the index of its first id and of
     the one behind its last among those of an encoder, and the number of special ids at the end.
 
-    A word without ids has an empty range. Raise ValueError if an id belongs to two words.
+    prompt: what the stream puts before the text; none of its words. A word without ids has an empty
+    range. Raise ValueError if an id belongs to two words.
     """
+    words = [tuple(len(prompt) + n for n in match.span()) for match in re.finditer(r"\S+", text)]
+    text = prompt + text
     ids, plain = tokenizer.encode(text, special=True), tokenizer.encode(text)
     head = _find(ids, plain)
-    words = [(match.start(), match.end()) for match in re.finditer(r"\S+", text)]
     ends = _ends_by_piece(tokenizer, text, words, plain) or _ends_by_prefix(
         tokenizer, text, words, plain
     )
@@ -48,12 +52,18 @@ def _ends_by_piece(
     previous = 0
     for first, last in words:
         piece = tokenizer.encode(text[previous:last])
-        spaces = tokenizer.encode(text[previous:first]) if first > previous else []
-        skipped = len(spaces) if len(spaces) < len(piece) and piece[: len(spaces)] == spaces else 0
+        before = text[previous:first]
+        skipped = max(_prefix(tokenizer, part, piece) for part in (before, before.rstrip()))
         joined += piece
         ends.append((skipped, len(joined)))
         previous = last
     return ends if joined == list(plain[: len(joined)]) else None
+
+
+def _prefix(tokenizer: Tokenizer, text: str, ids: Sequence[int]) -> int:
+    """Return the number of ids of a text if others begin with them, else 0."""
+    before = tokenizer.encode(text) if text else []
+    return len(before) if len(before) < len(ids) and list(ids[: len(before)]) == before else 0
 
 
 def _ends_by_prefix(
@@ -68,5 +78,6 @@ def _ends_by_prefix(
                 f"words: the tokenizer joins {text[first:last]!r} and the word after it; take "
                 "another tokenizer"
             )
-        ends.append((0, len(prefix)))
+        skipped = 0 if ends else _prefix(tokenizer, text[:first].rstrip(), prefix)
+        ends.append((skipped, len(prefix)))
     return ends

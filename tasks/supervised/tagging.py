@@ -66,7 +66,8 @@ class Tagging(Task):
         example = Example()
         tokenizer, cell = tools.stream_tokenizers.get(self.input), row.get(self.input)
         if tokenizer is not None and cell is not None and not isinstance(cell, (list, tuple)):
-            places, tail = word_places(tokenizer, read(cell))
+            prompt = tools.stream_prompts.get(self.input, "")
+            places, tail = word_places(tokenizer, read(cell), prompt)
             spans = [place[1:] for place in places]
             example.labels["words"] = torch.tensor(spans, dtype=torch.long).view(-1, 2)
             example.labels["tail"] = torch.tensor(tail)

@@ -12,6 +12,9 @@ from sensorium.testing.connectors import check_connector
 ALL = [(kind, name) for kind in ("connector", "head") for name in registered(kind)]
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("connector", "aggregate"): {"lexical_dim": 8, "vocabulary": 40},
+    ("connector", "bag"): {"item": "linear", "over": {"type": "transformer", "depth": 1}},
+    ("connector", "channel_transformer"): {"channels": 4, "hidden": 6, "depth": 1},
+    ("connector", "transformer"): {"depth": 1},
     ("connector", "gated_attention"): {"hidden": 6},
     ("connector", "recurrent"): {"hidden": 6},
     ("connector", "latent_attention"): {"latents": 5},
@@ -23,6 +26,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     **{(kind, "flatten"): {"grid": [4, 4], "width": 3} for kind in ("connector", "head")},
 }
 GRIDS = {
+    ("connector", "channel_transformer"): [(4, 4)],
     ("connector", "flatten"): [(4, 4)],
     ("head", "flatten"): [(4, 4)],
     ("connector", "pixel_shuffle"): [(4, 4), (2, 2, 4)],

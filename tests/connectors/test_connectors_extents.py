@@ -8,15 +8,22 @@ import pytest
 import torch
 
 from sensorium.connectors.base import Connector
+from sensorium.connectors.poolers import Mean
 from sensorium.engine.cache import from_records, to_records
 from sensorium.engine.recipe import find, registered
 from sensorium.modalities.base import Features
 from sensorium.modalities.groups import merge
 
 SHAPES = [(2, 4, 2), (4, 2, 6), (4, 4, 4)]
-ALL = [(kind, name) for kind in ("connector", "head") for name in registered(kind)]
+ALL = [
+    (kind, name)
+    for kind in ("connector", "head")
+    for name in registered(kind)
+    if name != "channel_transformer"  # reads items and channels, no volumes
+]
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("connector", "aggregate"): {"lexical_dim": 4, "vocabulary": 40},
+    ("connector", "bag"): {"over": Mean(16, 8)},
     ("connector", "latent_attention"): {"latents": 5},
     ("connector", "resampler"): {"queries": 4, "self_attention": True},
     ("connector", "stack"): {"factor": 3},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sensorium.connectors.layers import WeightedLayers
+from sensorium.connectors.projectors import WeightedLayers
 from sensorium.modalities.base import Features
 
 

@@ -186,6 +186,7 @@ def _proposals(scorer: Scorer, text: TextTokens) -> Any:
 def _preview(pipeline: Pipeline, stream: str, row: Mapping[str, Any], task: str) -> str:
     """Return the raw values of a stream as its modality shows them."""
     use = pipeline.model.plan.tasks[task].task.streams[stream]
-    show = load(pipeline.model.plan.streams[stream].modality.preview)
-    values = cell_items(row[stream], use.many)
+    planned = pipeline.model.plan.streams[stream]
+    show = load(planned.modality.preview)
+    values = cell_items(row[stream], planned.many(use))
     return "".join(show(pipeline.read_raw(stream, value), None) for value in values)

@@ -68,7 +68,6 @@ def chat_inputs(model: ServedModel, task: str, messages: list[Message]) -> dict[
         )
     content = messages[0].content
     parts = [TextPart(type="text", text=content)] if isinstance(content, str) else content
-    built = model.tasks[task]
     values: dict[str, list[Any]] = {}
     texts = [part.text for part in parts if isinstance(part, TextPart)]
     for part in parts:
@@ -81,12 +80,17 @@ def chat_inputs(model: ServedModel, task: str, messages: list[Message]) -> dict[
             values.setdefault(_file_stream(model, task, values), []).append(_file_value(part))
     inputs: dict[str, Any] = {}
     for stream, items in values.items():
-        if not built.streams[stream].many and len(items) > 1:
+        many = _many(model, task, stream)
+        if not many and len(items) > 1:
             raise bad_request(f"{stream}: found {len(items)} items, expected one")
-        inputs[stream] = items if built.streams[stream].many else items[0]
+        inputs[stream] = items if many else items[0]
     if texts:
         inputs[_text_input(model, task)] = "\n".join(texts)
     return inputs
+
+
+def _many(model: ServedModel, task: str, stream: str) -> bool:
+    return model.pipeline.model.plan.streams[stream].many(model.tasks[task].streams[stream])
 
 
 def _stream_for(model: ServedModel, task: str, modality: str) -> str:
@@ -100,7 +104,7 @@ def _stream_for(model: ServedModel, task: str, modality: str) -> str:
 
 def _file_stream(model: ServedModel, task: str, taken: dict[str, list[Any]]) -> str:
     streams = [s for s in model.tasks[task].inputs() if model.pipeline.names_files(s)]
-    free = [s for s in streams if s not in taken or model.tasks[task].streams[s].many]
+    free = [s for s in streams if s not in taken or _many(model, task, s)]
     if len(free) != 1:
         raise bad_request(
             f"{task}: a file could be for {', '.join(free) or 'no stream'}; use /v1/tasks/{task}"

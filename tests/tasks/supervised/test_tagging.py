@@ -74,11 +74,12 @@ def bpe(*texts: str) -> BPE:
 
 
 @pytest.mark.parametrize("text", ["Anna saw  Bern", " a naïve 猫\n!", "one"])
+@pytest.mark.parametrize("prompt", ["", "query: ", "ask:"])
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
-def test_ids_of_a_word_spell_it(kind: str, text: str) -> None:
+def test_ids_of_a_word_spell_it(kind: str, text: str, prompt: str) -> None:
     tokenizer = Bytes() if kind == "bytes" else bpe("Anna saw Bern", "a naïve cat")
-    places, tail = word_places(tokenizer, text)
-    ids = tokenizer.encode(text, special=True)
+    places, tail = word_places(tokenizer, text, prompt)
+    ids = tokenizer.encode(prompt + text, special=True)
     assert [word for word, *_ in places] == text.split()
     for word, first, behind in places:
         assert tokenizer.decode(ids[first:behind]).strip() == word
