@@ -44,12 +44,13 @@ class CharacterChannel(Encoder):
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel: found {kernel}, expected an odd number")
-        if "layer_hooks" not in encoder.supports or not hasattr(encoder, "tokenizer"):
+        tokenizer: Any = getattr(encoder, "tokenizer", None)
+        if "layer_hooks" not in encoder.supports or tokenizer is None:
             raise ValueError("encoder: has no layers to join; use type: transformers or causal_lm")
         self.encoder, self.processor, self.dim = encoder, encoder.processor, encoder.dim
         self.batch_invariant = encoder.batch_invariant
         self.supports = encoder.supports
-        self.tokenizer: Tokenizer = encoder.tokenizer
+        self.tokenizer: Tokenizer = tokenizer
         self.letters = nn.Embedding(257, char_dim)  # 0: none
         self.reader = nn.GRU(char_dim, char_dim, batch_first=True, bidirectional=True)
         self.project = nn.Linear(4 * char_dim, self.dim)

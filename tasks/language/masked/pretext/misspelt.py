@@ -27,7 +27,7 @@ def misspell(word: str, rng: np.random.Generator) -> str:
     """Return a word of two letters or more in which one letter is missing, another one is put in,
     or two neighbours are exchanged."""
     place = int(rng.integers(len(word) - 1))
-    first, second = word[place : place + 2]
+    first, second = word[place], word[place + 1]
     kinds = [first + word[int(rng.integers(len(word)))] + second, second]
     kinds += [] if first == second else [second + first]
     return word[:place] + kinds[int(rng.integers(len(kinds)))] + word[place + 2 :]
