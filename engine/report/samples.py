@@ -57,13 +57,14 @@ class SampleGrid:
     @property
     def grid(self) -> str:
         """How wide a sample is: `full` for words under their times, `wide` for drawings,
-        curves and texts longer than a line or two."""
+        curves, strips of slices and texts longer than a line or two."""
         marks = {name for s in self.rows for name in annotations_of(s.prediction, s.target)}
         if "words" in marks:
             return "full"
         verdicts = [sample.comparison for sample in self.rows]
         long = any(len(text) > LONG for v in verdicts for text in (v.prediction, *v.references))
-        curves = any("<svg" in html for s in self.rows for _, html in s.inputs)
+        wide = ("<svg", 'class="strip"')
+        curves = any(mark in html for s in self.rows for _, html in s.inputs for mark in wide)
         return "wide" if long or marks or curves or any(s.drawing for s in self.rows) else ""
 
     @property

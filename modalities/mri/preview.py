@@ -38,7 +38,8 @@ def preview(raw: MetaTensor, marks: Annotations | None = None) -> str:
     data = base64.b64encode(buffer.getvalue()).decode()
     size = " x ".join(map(str, volume.shape))
     caption = escape(f"{size} voxels of {' x '.join(f'{e:.2g}' for e in edges)} mm")
-    image = f'<img src="data:image/png;base64,{data}" alt="{caption}" title="{caption}">'
+    source = f"data:image/png;base64,{data}"
+    image = f'<img class="strip" src="{source}" alt="{caption}" title="{caption}">'
     drawn = {shape.who for shape in shapes if shape.centre is not None}
     legend = "; ".join(text for who, text in SHOWN.items() if who in drawn)
     return f"{image}<br><small>{legend}</small>" if legend else image

@@ -8,12 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 from PIL import Image
 
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.report import write_look
+from sensorium.engine.report.judge import judge
 from sensorium.engine.report.look import cell_text
 from sensorium.engine.report.previews import findings
+from sensorium.engine.report.samples import ReportRow, SampleGrid
+from sensorium.modalities.image.preview import preview as preview_picture
+from sensorium.modalities.mri.io.read import example, read
+from sensorium.modalities.mri.preview import preview as preview_volume
 
 BACKBONE = {"type": "causal", "name": "tiny-llama", "tokenizer": "bytes", "weights": "none"}
 LEGEND = "green: reference"
@@ -76,6 +82,16 @@ def test_lesions_of_volumes_and_no_others(tmp_path: Path) -> None:
         counts[healthy] = page.count(LEGEND), page.count("<img")
         assert "Cell(" not in page
     assert counts == {0.0: (4, 4), 0.99: (0, 4)}
+
+
+def test_a_strip_of_slices_takes_a_wide_sample() -> None:
+    def grid(html: str) -> str:
+        row = ReportRow("0", judge({"text": "a"}, {"text": "a"}), "", {"text": "a"}, {"text": "a"})
+        row.inputs = [("input", Markup(html))]
+        return SampleGrid("test", 1, [("Right", [row])]).grid
+
+    assert grid(preview_volume(read(example(np.random.default_rng(0))))) == "wide"
+    assert grid(preview_picture(Image.new("RGB", (8, 8)))) == ""
 
 
 @pytest.mark.parametrize(
