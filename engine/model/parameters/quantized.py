@@ -36,7 +36,8 @@ class QuantizedLinear(nn.Linear):
         codes, scales = _quantize(weight.detach(), kind)
         self.codes = nn.Parameter(codes, requires_grad=False)
         self.scales = nn.Parameter(scales.flatten(), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        held = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        self.register_parameter("bias", held)
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -66,7 +67,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (gradient,) = gradients
-        weight = _dequantize(*ctx.saved_tensors, ctx.kind).to(gradient.dtype)
+        codes, scales = ctx.saved_tensors
+        weight = _dequantize(codes, scales, ctx.kind).to(gradient.dtype)
         return (gradient @ weight).to(ctx.dtype), None, None, None
 
 
@@ -125,7 +127,7 @@ def _replace(module: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
     """Put new modules into all places of old ones."""
     for owner in list(module.modules()):
         for name, child in list(owner._modules.items()):  # one in two places is in both
-            if child in new:
+            if child is not None and child in new:
                 setattr(owner, name, new[child].train(child.training))
 
 
@@ -141,7 +143,8 @@ def _quantize(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"has {weight.shape[1]} inputs, and int4 takes groups of {GROUP}; set quantize: int8"
         )
-    rounded = library.IntxUnpackedToInt8Tensor.from_hp(weight, (1, GROUP), torch.int4)
+    int4: Any = torch.int4  # type: ignore[attr-defined]
+    rounded = library.IntxUnpackedToInt8Tensor.from_hp(weight, (1, GROUP), int4)
     low, high = (rounded.qdata.view(torch.uint8) & 15).unflatten(1, (-1, 2)).unbind(-1)
     return low | high << 4, rounded.scale
 
