@@ -117,6 +117,78 @@ def test_a_masked_turn_is_written_from_its_dialogue(runner: Any) -> None:
     assert np.mean(losses["masked"][-10:]) < 0.8 * np.mean(losses["wrong"][-10:])
 
 
+WELLS = '''
+import numpy as np
+from sensorium.modalities.base import Source
+
+class Wells(Source):
+    """Wells of cells with three stains, the frames of a clip; a treatment lights one of them up in
+    most cells. shuffled: the words belong to other wells."""
+
+    columns = ("cells", "treatment")
+
+    def __init__(self, *, seed: int, shuffled: bool = False) -> None:
+        rng = np.random.default_rng(seed)
+        kinds = np.arange(36) % 3
+        counts = rng.integers(2, 6, 36)
+        self.cells = [[self.stained(rng, k) for _ in range(n)] for k, n in zip(kinds, counts)]
+        self.words = rng.permutation(kinds) if shuffled else kinds
+        self.name = f"wells {seed} {shuffled}"
+
+    def stained(self, rng, kind):
+        stains = rng.integers(0, 90, (3, 8, 8, 3), dtype=np.uint8)
+        stains[kind] += np.uint8(120 * (rng.random() < 0.9))
+        return {"frames": stains, "fps": 1.0}
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, index):
+        word = ("taxol", "water", "nocodazole")[self.words[index]]
+        return {"cells": self.cells[index], "treatment": word}
+
+    def fingerprint(self) -> str:
+        return self.name
+'''
+
+
+@pytest.mark.slow
+def test_bags_of_cells_find_their_treatment(runner: Any) -> None:
+    """Frozen pictures of each stain, pooled over cells by gates, a transformer over the stains, and
+    a contrast with words. As control the words of other wells."""
+    (runner.folder / "wells.py").write_text(WELLS)
+    patches = {"type": "patches", "size": 8, "patch_size": 8, "dim": 16}
+    encoder = {"type": "frames", "fps": 1.0, "encoder": patches, "freeze": True}
+    channels = {"type": "channel_transformer", "channels": 3, "hidden": 8, "depth": 1, "heads": 2}
+    cells = {
+        "modality": "image",
+        "encoder": encoder,
+        "connector": {"type": "bag", "over": channels},
+    }
+    inputs = {
+        "cells": cells,
+        "treatment": {"modality": "text", "encoder": TEXT, "connector": "mean"},
+    }
+    found = {}
+    for shuffled in (False, True):
+        task = {
+            "type": "contrastive",
+            "streams": ["cells", "treatment"],
+            "dim": 16,
+            "positive_group": "treatment",
+            "data": {
+                "train": {"source": "wells:Wells", "seed": 0, "shuffled": shuffled},
+                "test": {"source": "wells:Wells", "seed": 1},
+            },
+        }
+        train = {"steps": 120, "batch_size": 18, "optimizer": {"lr": 0.003}, "log_every": 1}
+        values = {"inputs": inputs, "tasks": {"match": task}, "train": train}
+        model = runner.train(values, f"run{shuffled}")
+        measures = evaluate(model, input_ablation=False)["match"]
+        found[shuffled] = measures["cells_to_treatment_recall@1"]
+    assert found[False] > found[True] + 0.25, found
+
+
 def test_two_levels_in_every_use(runner: Any) -> None:
     """The dry run, a bag alone and beside others, an empty bag, embeddings; a task that reads items
     itself is refused."""
