@@ -39,12 +39,14 @@ class Connector(Component, nn.Module):
     of which a step changes only the rows that have a gradient, with any optimizer. reads_items: a
     cell of its stream is a list of items; `forward(features, items)` gets the features of the items
     of all rows, and their number in each row, `[B]` on the CPU, and returns those of the rows.
+    causal: its tokens, in the order of the input, read none of the input behind their own extent.
     """
 
     hidden_layers: tuple[int, ...] = ()
     selects_tokens: bool = False
     lazy_parameters: tuple[str, ...] = ()
     reads_items: bool = False
+    causal: bool = False
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()

@@ -98,7 +98,7 @@ class Unetr(Connector):
         if grid is None or len(grid) != self.axes:
             raise ValueError(
                 f"unetr: decodes a grid of {self.axes} axes, the features have the grid {grid}; "
-                "set axes, and take an encoder that keeps its grid"
+                f"{_cure(grid)}"
             )
         if len(features.hidden_states) < count:
             raise ValueError(
@@ -112,6 +112,12 @@ class Unetr(Connector):
                     f"{(math.prod(grid), self.in_dim)}; name layers of the same shape"
                 )
         return grid
+
+
+def _cure(grid: tuple[int, ...] | None) -> str:
+    if grid is None or len(grid) not in GROW:
+        return "take an encoder that keeps its grid"
+    return f"set head: {{type: unetr, axes: {len(grid)}}}"
 
 
 class Rise(nn.Module):

@@ -27,6 +27,7 @@ class _Projector(Connector):
     """`map`: `[..., in_dim] -> [..., out_dim]`, and `whole`, the same for the vector or None; built
     by the subclass."""
 
+    causal = True
     map: nn.Module
     whole: nn.Module | None
 
@@ -90,6 +91,8 @@ class WeightedLayers(Connector):
     last: how many layers, counted from the last. normalize: standardize each token of each layer
     first, so that no layer dominates by its scale.
     """
+
+    causal = True
 
     def __init__(
         self, in_dim: int, out_dim: int, *, last: PositiveInt = 4, normalize: bool = False

@@ -107,6 +107,8 @@ class FrameStack(Connector):
     is kept; of more axes it is lost.
     """
 
+    causal = True
+
     def __init__(
         self, in_dim: int, out_dim: int, *, factor: PositiveInt = 2, depth: Count = 1
     ) -> None:

@@ -141,7 +141,8 @@ class Encoder(Component, nn.Module):
     `inputs_embeds` (`[B, L, E]`, read in place of the embeddings of `ids`); `vocabulary`: it has
     `embed(ids) -> [..., E]` and `logits(hidden, ids=None) -> [..., V]`; `ids`: its batch is `ids`
     of its tokenizer and `mask`; `types`: 0 of a first, 1 of a second text; `segments`: measured
-    tokens; `targets`, `quantizer`: see `features.py`; `codes`: those of its `tokenizer`.
+    tokens; `targets`, `quantizer`: see `features.py`; `codes`: those of its `tokenizer`. And of the
+    tokens: `causal`, none depends on the signal behind its extent; `aligned`, each is of one span.
     time_inputs: the inputs of its batch that run along time (one is the bool mask), and the
     steps of a token.
     """

@@ -42,11 +42,15 @@ class SignalTokenizer(Fittable):
     the types and adds options (the action tokenizers: the number of steps). Where nothing is lost,
     `decode(encode(x)) == x`; always `encode(decode(ids)) == ids` for ids that `encode` returned. A
     constructor keeps its arguments as attributes of the same names.
+
+    aligned: each id stands for an equal span of the signal. span: of how many seconds, if known.
     """
 
     kind: ClassVar[str | None] = "tokenizer"
 
     size: int
+    aligned: bool = False
+    span: float | None = None
 
     @abstractmethod
     def encode(self, signals: Any, *args: Any, **options: Any) -> Any:
@@ -172,10 +176,9 @@ class TokenEncoder(Encoder):
     A modality declares its own subclass, whose tokenizers have the short names of the modality.
     """
 
-    supports = frozenset({"codes"})
-
     def __init__(self, tokenizer: SignalTokenizer, dim: int) -> None:
         super().__init__()
+        self.supports = frozenset({"codes", *(("aligned",) if tokenizer.aligned else ())})
         self.tokenizer, self.dim = tokenizer, dim
         self.processor = TokenProcessor(tokenizer)
         self.table = nn.Embedding(tokenizer.size, dim)
@@ -188,7 +191,10 @@ class TokenEncoder(Encoder):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Features:
         """ids, mask `[B, L]` -> tokens `[B, L, D]`, zero in the padding."""
-        return Features(self.table(ids) * mask[..., None], mask, codes=ids)
+        places: dict[str, Any] = {}
+        if (span := self.tokenizer.span) is not None:
+            places = {"grid": (ids.shape[1],), "spacing": (span,), "origin": (span / 2,)}
+        return Features(self.table(ids) * mask[..., None], mask, codes=ids, **places)
 
 
 def check_ids(ids: Any, size: int, who: str) -> list[int]:

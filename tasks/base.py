@@ -119,7 +119,7 @@ class Task(nn.Module):
 
     streams: Mapping[str, StreamUse] = {}
     decoders: Mapping[str, DecoderUse] = {}
-    head_types: ClassVar[Mapping[str, str]] = {}
+    head_types: ClassVar[Mapping[str, Any]] = {}
     eval_options: Mapping[str, Any] = {}
     ability: ClassVar[str] = ""
     metric_names: Mapping[str, str] = {}

@@ -23,7 +23,8 @@ class StreamUse:
     width: the width that the stream must end in: a number, the name of a decoder
     (`"backbone"`; `"generator.1"` is the width of its second condition), the name of another
     stream, or None for any.
-    supports: abilities that the encoder must have beyond a forward (`token_mask`, `layer_hooks`).
+    supports: abilities that the encoder must have beyond a forward (`token_mask`, `layer_hooks`),
+    or properties of its tokens (`causal`, which the connector must have too, `aligned`).
     hidden_states: hidden layers of the encoder that the task reads.
     ema: the engine keeps a moving average of the encoder, or with `"stream"` of the encoder and the
     connector, `ctx.encode("image.ema")`; see `Task.ema_decay`.
@@ -46,6 +47,11 @@ class StreamUse:
     many: bool = False
     training_only: bool = False
     shares: str | None = None
+
+    @property
+    def inner(self) -> frozenset[str]:
+        """What must run inside the encoder, so that its output alone does not do."""
+        return self.supports - {"hidden_states", "causal", "aligned"}
 
 
 @dataclass(frozen=True, kw_only=True)

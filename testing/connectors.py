@@ -55,6 +55,7 @@ def check_connector(
     for grid in grids:
         contract.check_output(grid)
     contract.check_rows(grids[0])
+    contract.check_causal()
     contract.check_padding(grids)
     usual = next((grid for grid in grids if grid is not None and len(grid) > 1), grids[0])
     contract.check_training(usual)
@@ -151,6 +152,21 @@ class ConnectorContract:
             hidden_states=(),
         )
         return self.with_layers(row_features)
+
+    def check_causal(self) -> None:
+        """With other tokens at the end, outputs of those before it are as they were."""
+        if not self.part.causal:
+            return
+        with checking(self.name, "causal"), torch.no_grad():
+            features, kept = self.features((16,)), LENGTHS[0] * 3 // 4
+            changed = features.tokens.clone()
+            changed[0, kept:] += 1.0
+            other = features.replace(tokens=changed, hidden_states=())
+            before, after = (self.part(f).tokens[0] for f in (features, self.with_layers(other)))
+            stays = kept * len(before) // LENGTHS[0]
+            expect(stays, "one token reads all: it is not causal")
+            expect(close(after[:stays], before[:stays]), "it looks ahead: "
+                   f"{gap(after[:stays], before[:stays])}")  # fmt: skip
 
     def check_padding(self, grids: Sequence[Grid]) -> None:
         """Padded positions, their number and their values, do not affect the result."""

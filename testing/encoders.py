@@ -34,7 +34,7 @@ from .common import (
     plan_options,
     same,
 )
-from .geometry import check_layer_numbers, check_places, check_segments
+from .geometry import check_layer_numbers, check_places, place_checks
 
 EXAMPLES = 3
 
@@ -217,7 +217,7 @@ class EncoderContract:
             "token_mask": self._check_token_mask,
             "layer_hooks": self._check_layer_hooks,
             "quantizer": lambda: check_quantizer(self.encode, self.samples, alternate),
-            "segments": lambda: check_segments(self),
+            **place_checks(self),
             **id_checks(encoder, batch, self.features, self.raws),
         }
         for name in sorted(self.encoder.supports):

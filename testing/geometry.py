@@ -1,5 +1,5 @@
-"""Whether tokens lie where an encoder places them, and hidden layers have the numbers of its
-blocks.
+"""Whether tokens lie where an encoder places them, read nothing behind it if they are causal, and
+hidden layers have the numbers of its blocks.
 
 A contract here is an `EncoderContract`, built and with its samples.
 
@@ -9,6 +9,7 @@ Legend: `B` batch, `T` tokens, `D` width, `n` axes of the grid.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -18,13 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from ..modalities.base import Features, Sample
-from .common import checking, expect, open_zero_branches
+from .common import checking, close, expect, gap, open_zero_branches
 
 SHARES = (0.2, 0.5, 0.8)
 """Where spots are put, along an axis."""
 EXTENT = 1.5
 """Tokens by which the one that changes most may lie from a spot."""
 RATE = 16000
+KEPT = 0.6
+"""The share of a signal that stays when its end is changed."""
 
 
 def check_layer_numbers(contract: Any) -> None:
@@ -50,6 +53,12 @@ def check_layer_numbers(contract: Any) -> None:
             expect(first == expected, f"block {block} changes layers from {first}, not {expected}")
     finally:
         contract.encoder = encoder
+
+
+def place_checks(contract: Any) -> dict[str, Callable[[], None]]:
+    """Return the checks of what an encoder may support that concerns places, by name."""
+    checks = {"segments": check_segments, "causal": check_causal, "aligned": check_aligned}
+    return {name: partial(check, contract) for name, check in checks.items()}
 
 
 def check_segments(contract: Any) -> None:
@@ -185,3 +194,90 @@ def _place_of_change(before: Features, after: Features) -> Tensor:
     index = torch.stack(torch.unravel_index(distance.argmax(), grid)).float()
     spacing, origin = torch.tensor(before.spacing), torch.tensor(before.origin)
     return origin + spacing * index
+
+
+def check_causal(contract: Any) -> None:
+    """Check an encoder that supports `causal`: with another end of the signal, all tokens whose
+    extent ends before it are as they were, and a later one is not."""
+    for raw in contract.raws:
+        raw = _clip(contract, raw)
+        changed, first = change_end(raw)
+        samples = [contract.encoder.processor.prepare(value) for value in (raw, changed)]
+        options = {"hidden_states": (0,)} if "hidden_states" in contract.encoder.supports else {}
+        before, after = (contract.encode([sample], **options) for sample in samples)
+        if isinstance(raw, str):
+            texts = [sample["ids"] for sample in samples]
+            shared = min(map(len, texts))
+            first = int((texts[0][:shared] == texts[1][:shared]).long().cumprod(0).sum())
+        pairs = [(before, after), *zip(before.hidden_states, after.hidden_states, strict=True)]
+        for a, b in pairs:
+            _same_before(a, b, first, raw)
+
+
+def check_aligned(contract: Any) -> None:
+    """Check an encoder that supports `aligned`: the first half of a signal has half the tokens."""
+    for raw in contract.raws:
+        values, replaced = _in_time(raw)
+        samples = [
+            contract.encoder.processor.prepare(r)
+            for r in (raw, replaced(values[: len(values) // 2]))
+        ]
+        whole, half = (int(contract.encode([sample]).mask.sum()) for sample in samples)
+        expect(abs(whole - 2 * half) <= 4, f"{half} tokens of a half, {whole} of the whole")
+
+
+def change_end(raw: Any) -> tuple[Any, int]:
+    """Return a raw value with another end, and its first step that differs; a text goes on."""
+    if isinstance(raw, str):
+        return f"{raw} and more of it", 0
+    values, replaced = _in_time(raw)
+    changed, rng = np.array(values), np.random.default_rng(0)
+    first = max(1, int(KEPT * len(values)))
+    end = changed[first:]
+    if np.issubdtype(values.dtype, np.integer):
+        end[...] = 255 - end
+    else:
+        end[...] = 3 * np.nanstd(values) * rng.normal(size=end.shape) + 2 * np.nanmax(values)
+    return replaced(changed), first
+
+
+def _in_time(raw: Any) -> tuple[np.ndarray, Callable[[np.ndarray], Any]]:
+    """Return a raw value's array with time first, and what puts another in its place."""
+    names = [n for n in ("samples", "values", "frames") if isinstance(vars(raw).get(n), np.ndarray)]
+    expect(names, f"a {type(raw).__name__} has no end that this check can change")
+    axis = -1 if names[0] == "samples" or hasattr(raw, "channels") else 0
+
+    def replaced(values: np.ndarray) -> Any:
+        return dataclasses.replace(raw, **{names[0]: np.moveaxis(values, 0, axis)})
+
+    return np.moveaxis(getattr(raw, names[0]), axis, 0), replaced
+
+
+def _clip(contract: Any, raw: Any) -> Any:
+    """Return a clip of darker and darker copies in place of a picture, which has no end."""
+    if not hasattr(raw, "resize"):
+        return raw
+    frame = np.array(raw.convert("RGB"))
+    return contract.read_cell({"frames": np.stack([frame // (i + 1) for i in range(5)]), "fps": 25})
+
+
+def _same_before(before: Features, after: Features, first: int, raw: Any) -> None:
+    count = min(before.mask.shape[1], after.mask.shape[1])
+    steps = torch.arange(count, dtype=torch.float64)
+    if before.spacing is None or before.origin is None:
+        total = before.mask.shape[1] if isinstance(raw, str) else len(_in_time(raw)[0])
+        ends, moment = (steps + 1) * total / before.mask.shape[1], float(first)
+    else:
+        expect(len(before.spacing) == 1, f"its tokens lie on {before.grid}, not along time alone")
+        ends = before.origin[0] + (steps + 0.5) * before.spacing[0]
+        moment = first / (getattr(raw, "rate", None) or getattr(raw, "fps", 1.0))
+    stays = ends <= moment + 1e-6
+    expect(stays.any(), f"no token ends before {moment:g}; give longer examples")
+    same, other = before.tokens[0, :count], after.tokens[0, :count]
+    difference = gap(same[stays], other[stays])
+    expect(
+        close(same[stays], other[stays]),
+        f"what follows {moment:g} changes tokens that end before: {difference}",
+    )
+    longer = before.mask.shape[1] != after.mask.shape[1]
+    expect(longer or not close(same, other), "another end of the signal changes nothing")

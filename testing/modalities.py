@@ -86,16 +86,16 @@ def _check_functions(modality: Modality, name: str) -> None:
                 expect("<script" not in previewed.lower(), "holds a script, which no report runs")
     if modality.save is not None:
         with checking(name, "save"), tempfile.TemporaryDirectory() as folder:
-            values, matrix = _map()
+            values, matrix = _map(2 if hasattr(raws[0], "resize") else 3)
             path = Path(load(modality.save)(Path(folder) / "map", values, matrix, raws[0]))
             expect(path.is_file(), f"returns {path}, which is no file")
             expect(path.name.startswith("map"), f"writes {path.name}, expected map and a suffix")
 
 
-def _map() -> tuple[Any, Any]:
+def _map(axes: int) -> tuple[Any, Any]:
     import torch
 
-    return torch.rand(2, 3, 4), torch.eye(4)
+    return torch.rand(2, 3, 4)[(0,) * (3 - axes)], torch.eye(axes + 1)
 
 
 def _check_env(env: Any) -> None:

@@ -33,7 +33,7 @@ def shared_streams(model: Model, tasks: Sequence[str], users: int = 2) -> list[s
     for task in tasks:
         for name, use in model.plan.tasks[task].task.streams.items():
             if use.role != "teacher":
-                uses.setdefault(name, []).append(frozenset(use.supports) - {"hidden_states"})
+                uses.setdefault(name, []).append(use.inner)
     return [name for name, needs in uses.items() if len(needs) >= users and not any(needs)]
 
 

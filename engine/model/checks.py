@@ -176,6 +176,13 @@ def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> No
                 f"and {type_} supports "
                 f"{', '.join(sorted(encoder.supports)) or 'nothing beyond a forward'}"
             )
+        connector = stream.connector
+        if use is not None and "causal" in use.supports and not getattr(connector, "causal", True):
+            part = plan.streams[name].connector
+            raise ConfigError(
+                f"tasks.{key}: needs causal of inputs.{name}.connector, and "
+                f"{part.section.type if part else 'it'} looks ahead; take linear, mlp or stack"
+            )
 
 
 def _check_shares(plan: ResolvedRecipe, task: str, name: str, source: str) -> None:

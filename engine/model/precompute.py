@@ -55,7 +55,7 @@ def uncacheable_reason(plan: ResolvedRecipe, model: Model, name: str) -> str | N
         use = task.task.streams.get(name)
         if use is not None and use.views:
             return f"tasks.{key} takes views of it"
-        if use is not None and use.supports - {"hidden_states"}:
+        if use is not None and use.inner:
             return f"tasks.{key} reaches into the encoder"
     check_processor(name, model.stream(name).encoder)
     return None

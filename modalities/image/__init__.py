@@ -8,6 +8,7 @@ IMAGE = Modality(
     example="sensorium.modalities.image.read:example",
     preview="sensorium.modalities.image.preview:preview",
     draws=("boxes", "mask", "map"),
+    save="sensorium.modalities.image.mask:write",
     encoders={
         "frames": "sensorium.modalities.image.encoders.video_frames:Frames",
         "native": "sensorium.modalities.image.native.encoder:NativeViT",

@@ -85,6 +85,35 @@ def _run_lengths(shape: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(values.reshape(width, height).T)
 
 
+def on_pixels(values: Tensor, matrix: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Return values of a grid `[H', W']` on the pixels of a picture, `[*size]`: each is that of the
+    nearest place, zero outside. matrix: `[3, 3]` from indices of the grid to pixels, whose centres
+    are at 0.5."""
+    if values.ndim != 2:
+        raise ValueError(f"a map of {values.ndim} axes over a picture, which has 2")
+    places = np.stack(np.meshgrid(*(np.arange(n) + 0.5 for n in size), indexing="ij"), -1)
+    inverse = np.linalg.inv(np.asarray(matrix, np.float64))
+    index = np.floor(places @ inverse[:2, :2].T + inverse[:2, 2] + 0.5).astype(int)  # [H, W, 2]
+    inside = ((index >= 0) & (index < values.shape)).all(-1)
+    rows, columns = np.moveaxis(np.where(inside[..., None], index, 0), -1, 0)
+    array = values.numpy()[rows, columns]
+    return np.asarray(np.where(inside, array, np.zeros((), array.dtype)))
+
+
+def write(path: Path, values: Tensor, matrix: Tensor, picture: Any) -> Path:
+    """Write a mask (bool or integers: PNG of 0 and 255) or a map (floats: TIFF) on the pixels
+    of the picture under it; return the file."""
+    if not isinstance(picture, Image.Image):
+        raise ValueError("a map over a clip has no file; name a file (out.jsonl) for the numbers")
+    array = on_pixels(values, matrix, (picture.height, picture.width))
+    is_map = array.dtype.kind == "f"
+    file = path.with_name(f"{path.name}{'.tif' if is_map else '.png'}")
+    Image.fromarray(
+        array.astype(np.float32) if is_map else (array != 0).astype(np.uint8) * 255
+    ).save(file)
+    return file
+
+
 def example(rng: np.random.Generator) -> np.ndarray:
     """Return a disc somewhere, for dry runs and tests."""
     y, x = np.mgrid[:24, :24]

@@ -36,6 +36,8 @@ class CausalLM(HubText):
 
     kind: ClassVar[str] = "causal_lm"
     auto_lm: ClassVar[Any] = AutoModelForCausalLM
+    attention: str = "causal"
+    echo: bool = False
 
     def __init__(
         self,
@@ -52,6 +54,9 @@ class CausalLM(HubText):
             name=name, config=config, tokenizer=tokenizer, max_length=max_length, lm_head=lm_head
         )
         self.attention, self.tried = attention, False
+        self.echo = echo
+        if echo or attention != "causal":
+            self.supports -= {"causal"}
         if attention == "bidirectional" and (reason := self._one_way()):
             raise ValueError(
                 f"attention: {self.whole.model_type} cannot attend both ways ({reason}); use causal"
@@ -60,7 +65,7 @@ class CausalLM(HubText):
             raise ValueError(
                 "echo: attends to the whole text as attention: bidirectional does; take one out"
             )
-        self.echo, max_positions = echo, positions(self.encoder)
+        max_positions = positions(self.encoder)
         if echo and max_positions is not None and max_positions < 2 * max_length:
             raise ValueError(
                 f"causal_lm: echo reads max_length {max_length} twice, the model has "
@@ -71,6 +76,8 @@ class CausalLM(HubText):
     def transformed(self, check: bool = True) -> None:
         super().transformed(check)
         self.supports -= {"types"}
+        if self._trial.causal and self.attention == "causal" and not self.echo:
+            self.supports |= {"causal"}
 
     def part(self, model: Any) -> nn.Module:
         """Return the whole model. Raise ValueError for an encoder-decoder model."""

@@ -63,10 +63,12 @@ ROWS = 64
 class TextTrial:
     """What a small copy showed. fails: abilities that it does not have (`inputs_embeds`: embeddings
     of ids give what the ids give; `layer_hooks`: every layer is called). unused: parameters that
-    its hidden states do not depend on, `#` for each number."""
+    its hidden states do not depend on, `#` for each number. causal: the last token changes no
+    state before it, in a model that was seen to run."""
 
     fails: frozenset[str] = frozenset()
     unused: frozenset[str] = frozenset()
+    causal: bool = False
 
 
 def try_text(model: Any, *ends: int | None) -> TextTrial:
@@ -127,7 +129,7 @@ def _observe(small: Any, ends: tuple[int, ...]) -> TextTrial:
     fails = set() if {id(block) for block in blocks} <= called else {"layer_hooks"}
     if not _takes_embeddings(small, ids, mask, states.detach()):
         fails.add("inputs_embeds")
-    return TextTrial(frozenset(fails), unused)
+    return TextTrial(frozenset(fails), unused, _is_causal(small, ids, mask, states.detach()))
 
 
 def _note(called: set[int], length: int, module: nn.Module, args: Any, output: Any) -> None:
@@ -135,6 +137,16 @@ def _note(called: set[int], length: int, module: nn.Module, args: Any, output: A
     hidden = output[0] if isinstance(output, tuple) else output
     if isinstance(hidden, torch.Tensor) and hidden.ndim == 3 and hidden.shape[1] == length:
         called.add(id(module))
+
+
+@torch.no_grad()
+def _is_causal(
+    small: nn.Module, ids: torch.Tensor, mask: torch.Tensor, states: torch.Tensor
+) -> bool:
+    other = ids.clone()
+    other[:, -1] = ids[:, -2]
+    before = small(input_ids=other, attention_mask=mask).last_hidden_state[:, :-1]
+    return bool((before - states[:, :-1]).abs().max() <= 1e-4 * states.abs().max())
 
 
 @torch.no_grad()

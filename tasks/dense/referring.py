@@ -53,10 +53,12 @@ class Referring(Segmentation):
     """input, text: the streams of both towers, which may be frozen. mask: the stream of true masks.
     layers: of the picture's tower, behind which a bridge stands; text_layers: of the text's, as
     many; the same by default. width, heads: of the bridges. head: reads the picture's tokens, each
-    multiplied by the text's vector. Other options: see `segmentation`.
+    multiplied by the text's vector; by default `{type: unetr, axes: 2}`. Other options: see
+    `segmentation`.
     """
 
     ability: ClassVar[str] = ""
+    head_types: ClassVar[Mapping[str, Any]] = {"head": {"type": "unetr", "axes": 2}}
 
     def __init__(
         self,

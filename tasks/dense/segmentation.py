@@ -55,7 +55,7 @@ class Segmentation(Task):
 
     ability: ClassVar[str] = "segment"
 
-    head_types: ClassVar[Mapping[str, str]] = {"head": "unetr"}
+    head_types: ClassVar[Mapping[str, Any]] = {"head": "unetr"}
 
     def __init__(
         self,

@@ -24,8 +24,9 @@ from ..uses import BACKBONE, DecoderUse, StreamUse
 
 
 class Listening(Task):
-    """speak: the stream of signal tokens to be spoken. listen: the stream that is heard: its token
-    i at step i, none earlier, so its encoder must not look ahead either.
+    """speak: the stream of signal tokens to be spoken, each of one span (`aligned`). listen:
+    the stream that is heard: its token i at step i, none earlier, so its encoder and its connector
+    must be `causal`, and its tokens as long as those that are spoken.
 
     fusion: where it enters: `early`, the embeddings; `middle`, behind every layer; `late`, the last
     hidden states. stop: the column of the step at which the speaker is
@@ -55,8 +56,8 @@ class Listening(Task):
         self.speak, self.listen, self.fusion, self.stop = speak, listen, fusion, stop
         self.delay, self.patience, self.max_new_tokens = delay, patience, max_new_tokens
         self.streams = {
-            speak: StreamUse(role="label", supports=frozenset({"codes"})),
-            listen: StreamUse(width=BACKBONE),
+            speak: StreamUse(role="label", supports=frozenset({"codes", "aligned"})),
+            listen: StreamUse(width=BACKBONE, supports=frozenset({"causal"})),
         }
         supports = frozenset({"layer_hooks"}) if fusion == "middle" else frozenset()
         self.decoders = {BACKBONE: DecoderUse(supports=supports)}
@@ -107,6 +108,17 @@ class Listening(Task):
         ids = torch.where(places == ends, last, F.pad(ids, (0, 1)))
         return ids, places <= ends
 
+    def _check_pace(self, spoken: Features, heard: Features) -> None:
+        """Raise ValueError if tokens that are heard are of another length, where both are known."""
+        if spoken.spacing is None or heard.spacing is None:
+            return
+        step, other = spoken.spacing[0], heard.spacing[-1]
+        if abs(step / other - 1) > 0.01:
+            raise ValueError(
+                f"listen: a token of inputs.{self.listen} lasts {other:g} s, one of "
+                f"inputs.{self.speak} {step:g} s; expected equal ones, at step i of both"
+            )
+
     def hidden(self, decoder: Backbone, ids: Tensor, mask: Tensor, heard: Features) -> Tensor:
         """Return hidden `[B, L, D]` whose position i predicts `ids[:, i]`, having heard the tokens
         0 to i."""
@@ -129,7 +141,9 @@ class Listening(Task):
         """Return the cross-entropy in float32, summed over target tokens."""
         decoder = ctx.decoder()
         ids, mask = self.target(batch, ctx)
-        hidden = self.hidden(decoder, ids, mask, ctx.encode(self.listen))
+        heard = ctx.encode(self.listen)
+        self._check_pace(ctx.encode(f"{self.speak}.encoder"), heard)
+        hidden = self.hidden(decoder, ids, mask, heard)
         logits = decoder.logits(hidden).float().transpose(1, 2)
         labels = ids.masked_fill(~mask, -100)
         return Loss(F.cross_entropy(logits, labels, reduction="sum"), mask.sum())

@@ -70,8 +70,13 @@ BUNDLE = {
 WAV2VEC2 = ("hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat", "wav2vec2-conformer")
 AUDIO: dict[str, Case] = {
     "tokens": units_of(hf("wav2vec2", **SPEECH)),
+    "tokens of one span": units_of(hf("wav2vec2", **SPEECH), deduplicate=False),
     "conformer": ("logmel_conformer", {**SMALL, "mask_token": True}),
     "conformer front": ("logmel_conformer", {**SMALL, "front": 2, "normalize": "fixed"}),
+    "conformer causal": (
+        "logmel_conformer",
+        {**SMALL, "front": 1, "normalize": "fixed", "causal": True},
+    ),
     "conformer level": ("logmel_conformer", {**SMALL, "subsample": 8, "normalize": "level"}),
     "bundle group": ("torchaudio_bundle", {"name": "WAV2VEC2_BASE", "options": BUNDLE}),
     "bundle layer": ("torchaudio_bundle", {"name": "HUBERT_LARGE", "options": BUNDLE}),

@@ -55,10 +55,11 @@ def hf(model_type: str, **more: Any) -> dict[str, Any]:
     return {"config": {"model_type": model_type, **more}}
 
 
-def units_of(options: dict[str, Any]) -> Case:
+def units_of(options: dict[str, Any], **more: Any) -> Case:
     """Return the case of units of a random wav2vec2."""
     encoder = {"type": "wav2vec2", "weights": "none", **options}
-    return "tokens", {"tokenizer": {"type": "units", "codes": 6, "encoder": encoder}, "dim": 16}
+    units = {"type": "units", "codes": 6, "encoder": encoder, **more}
+    return "tokens", {"tokenizer": units, "dim": 16}
 
 
 BOXES: dict[str, Case] = {"tokens": ("tokens", {"tokenizer": "coordinates", "dim": 16})}

@@ -82,6 +82,15 @@ class Nameless(Good):
         self.out_dim = 3
 
 
+class Foreseeing(Good):
+    causal = True
+
+    def forward(self, features: Features) -> Features:
+        built = super().forward(features)
+        total = built.tokens.sum(1, keepdim=True)
+        return built.replace(tokens=(built.tokens + total) * built.mask[..., None])
+
+
 class Stranger(nn.Module):
     """No connector."""
 
@@ -96,6 +105,7 @@ BROKEN: dict[type, str] = {
     Idle: "gradients: no gradient reaches the parameter idle",
     First: "gradients: a gradient reaches 33% of the tokens",
     Nameless: "constructor: in_dim and out_dim are (16, 3), as attributes",
+    Foreseeing: "causal: it looks ahead: they differ by up to",
     Stranger: "options: is no subclass of connectors.base.Connector",
 }
 

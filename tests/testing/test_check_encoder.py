@@ -208,6 +208,14 @@ class Promising(Good):
         self.mask_token.requires_grad_(False)
 
 
+class Foreseeing(Good):
+    supports = frozenset({*Good.supports, "causal"})
+
+    def last(self, x: Tensor, mask: Tensor) -> Tensor:
+        real = x * mask[..., None]
+        return (x + real.sum(1, keepdim=True)) * mask[..., None]
+
+
 class Keywords(Good):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -241,6 +249,7 @@ BROKEN: dict[type, str] = {
     NoHook: "supports layer_hooks: the hook of layer 0 was not called",
     NoMask: "supports token_mask: masked tokens change nothing",
     Promising: "supports telepathy: is not known; there are: hidden_states, token_mask,",
+    Foreseeing: "supports causal: what follows 3 changes tokens that end before",
     Keywords: "hides its options",
     Resolving: "resolve: resolve(resolve(options)) is",
     Stranger: "options: is no subclass of modalities.base.Encoder",

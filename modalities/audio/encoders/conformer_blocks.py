@@ -17,14 +17,28 @@ from torch.nn import functional as F
 from .padding import mask_tokens
 
 
+class TimeConv(nn.Conv1d):
+    """A convolution of an odd kernel over time, padded with zeros: frame `j` of the output is
+    centred on frame `j * stride`, or, `causal`, ends with it."""
+
+    def __init__(
+        self, in_dim: int, out_dim: int, kernel: int, causal: bool, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__(in_dim, out_dim, kernel, stride=stride, groups=groups)
+        self.ends = (kernel - 1, 0) if causal else (kernel // 2, kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, self.ends))
+
+
 class Convolution(nn.Module):
     """The convolution of a Conformer block: gate, depthwise over time, norm, mix."""
 
-    def __init__(self, dim: int, kernel: int, dropout: float) -> None:
+    def __init__(self, dim: int, kernel: int, dropout: float, causal: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.enter = nn.Linear(dim, 2 * dim)
-        self.depthwise = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        self.depthwise = TimeConv(dim, dim, kernel, causal=causal, groups=dim)
         self.inner = nn.LayerNorm(dim)
         self.leave = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
@@ -51,11 +65,12 @@ class FeedForward(nn.Sequential):
 
 
 class Attention(nn.Module):
-    """Self-attention over the real frames; positions turn queries and keys."""
+    """Self-attention over the real frames, causal: those up to its own; positions turn queries and
+    keys."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, causal: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.norm = nn.LayerNorm(dim)
         self.enter = nn.Linear(dim, 3 * dim)
         self.leave = nn.Linear(dim, dim)
@@ -66,7 +81,10 @@ class Attention(nn.Module):
         parts = self.enter(self.norm(x)).unflatten(-1, (3, self.heads, -1))  # [B, T, 3, H, D / H]
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         query, key = rotate(query), rotate(key)
-        attended = F.scaled_dot_product_attention(query, key, value, mask[:, None, None])
+        visible = mask[:, None, None]  # [B, 1, 1, T]
+        if self.causal:
+            visible = visible & mask.new_ones(x.shape[1], x.shape[1]).tril()
+        attended = F.scaled_dot_product_attention(query, key, value, visible)
         added: Tensor = self.dropout(self.leave(attended.transpose(1, 2).flatten(2)))
         return added
 
@@ -74,9 +92,9 @@ class Attention(nn.Module):
 class ConvBlock(nn.Module):
     """The convolution alone: local, and cheap in front of the attention."""
 
-    def __init__(self, dim: int, kernel: int, dropout: float) -> None:
+    def __init__(self, dim: int, kernel: int, dropout: float, causal: bool = False) -> None:
         super().__init__()
-        self.convolution = Convolution(dim, kernel, dropout)
+        self.convolution = Convolution(dim, kernel, dropout, causal)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         added: Tensor = x + self.convolution(x, mask)
@@ -86,11 +104,19 @@ class ConvBlock(nn.Module):
 class ConformerBlock(nn.Module):
     """Half a feed-forward, attention, convolution, half a feed-forward, norm."""
 
-    def __init__(self, dim: int, heads: int, hidden: int, kernel: int, dropout: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        hidden: int,
+        kernel: int,
+        dropout: float,
+        causal: bool = False,
+    ) -> None:
         super().__init__()
         self.before = FeedForward(dim, hidden, dropout)
-        self.attention = Attention(dim, heads, dropout)
-        self.convolution = Convolution(dim, kernel, dropout)
+        self.attention = Attention(dim, heads, dropout, causal)
+        self.convolution = Convolution(dim, kernel, dropout, causal)
         self.after = FeedForward(dim, hidden, dropout)
         self.norm = nn.LayerNorm(dim)
 
@@ -106,15 +132,15 @@ class Subsampling(nn.Module):
     """Mel bands -> frames of width D, halved in number by each strided convolution.
 
     A sample of L frames has `ceil(L / 2^n)`, for any padding: frame `j` of the
-    result is centred on frame `j * 2^n`.
+    result is centred on frame `j * 2^n`, or, `causal`, ends with it.
     """
 
-    def __init__(self, mels: int, dim: int, halvings: int, kernel: int = 5) -> None:
+    def __init__(
+        self, mels: int, dim: int, halvings: int, kernel: int = 5, causal: bool = False
+    ) -> None:
         super().__init__()
-        pad = kernel // 2
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(dim if i else mels, dim, kernel, stride=2, padding=pad)
-            for i in range(halvings)
+            TimeConv(dim if i else mels, dim, kernel, causal, stride=2) for i in range(halvings)
         )
         self.norm = nn.LayerNorm(dim)
 

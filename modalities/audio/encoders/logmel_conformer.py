@@ -41,7 +41,9 @@ class LogMelConformer(Encoder):
     feed-forward in dims. subsample: mel frames a token. normalize: `bands` takes from each band
     its mean over the sound (no microphone, no steady tone remains), `level` the mean of all
     bands (loudness goes, the spectrum stays), `fixed` nothing of the sound's own. mask_token:
-    learn a token that replaces masked frames. The rest is the spectrogram's: see `LogMel`.
+    learn a token that replaces masked frames. causal: no token depends on sound behind it (its
+    extent ends with the window of its last frame); needs `normalize: fixed`. The rest is the
+    spectrogram's: see `LogMel`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class LogMelConformer(Encoder):
         dropout: Fraction = 0.1,
         normalize: Literal["bands", "level", "fixed"] = "bands",
         mask_token: bool = False,
+        causal: bool = False,
         rate: PositiveInt = 16000,
         mels: PositiveInt = 64,
         window: PositiveFloat = 0.025,
@@ -66,19 +69,26 @@ class LogMelConformer(Encoder):
     ) -> None:
         super().__init__()
         _check(dim, heads, kernel)
+        if causal and normalize != "fixed":
+            raise ValueError(
+                f"causal: normalize: {normalize} takes the mean of the whole sound, also of what "
+                "is yet to come; set normalize: fixed"
+            )
         self.dim, self.normalize, self.subsample = dim, normalize, subsample
         self.processor: LogMel = LogMel(rate, mels, window, hop, low, high)
         self.time_inputs = {"mels": subsample, "mask": subsample}
         self.step = subsample * round(hop * rate) / rate
-        self.subsampling = Subsampling(mels, dim, subsample.bit_length() - 1)
+        self.origin = (round(window * rate) / rate - self.step) / 2 if causal else 0.0
+        self.subsampling = Subsampling(mels, dim, subsample.bit_length() - 1, causal=causal)
         hidden = expand * dim
         self.layers = nn.ModuleList(
-            [ConvBlock(dim, kernel, dropout) for _ in range(front)]
-            + [ConformerBlock(dim, heads, hidden, kernel, dropout) for _ in range(depth)]
+            [ConvBlock(dim, kernel, dropout, causal) for _ in range(front)]
+            + [ConformerBlock(dim, heads, hidden, kernel, dropout, causal) for _ in range(depth)]
         )
         self.mask_token = nn.Parameter(torch.randn(dim) * 0.02) if mask_token else None
+        optional = {"token_mask": mask_token, "causal": causal}
         self.supports = frozenset(
-            {"hidden_states", "layer_hooks", "targets"} | ({"token_mask"} if mask_token else set())
+            {"hidden_states", "layer_hooks", "targets", *(n for n, on in optional.items() if on)}
         )
         self.target_dim = subsample * mels
 
@@ -128,9 +138,8 @@ class LogMelConformer(Encoder):
         return self._features(values, real)
 
     def _features(self, x: Tensor, mask: Tensor) -> Features:
-        return Features(
-            mask_tokens(x, mask), mask, grid=(x.shape[1],), spacing=(self.step,), origin=(0.0,)
-        )
+        places = {"spacing": (self.step,), "origin": (self.origin,)}
+        return Features(mask_tokens(x, mask), mask, grid=(x.shape[1],), **places)
 
 
 def _normal(mels: Tensor, mask: Tensor, mode: str) -> Tensor:

@@ -60,6 +60,7 @@ class Units(AudioTokenizer):
             raise ValueError(f"encoder.type: found {encoder['type']!r}{near}")
         self.encoder, self.layer, self.deduplicate = dict(encoder), layer, deduplicate
         self.codes = self.size = codes
+        self.aligned = not deduplicate
         self._codebook: Codebook | None = None
         self._encoder: Encoder | None = None
 
@@ -97,6 +98,8 @@ class Units(AudioTokenizer):
         features = encoder(**encoder.collate([encoder.processor.prepare(sound)]), **options)
         if self.layer is not None:
             features = features.hidden_states[0]
+        if self.aligned and features.spacing is not None:
+            self.span = features.spacing[0]
         return features.tokens[features.mask].float()
 
     def _checked(self, row: Any) -> list[int]:
@@ -141,8 +144,9 @@ class Units(AudioTokenizer):
         return self._codebook
 
     def state(self) -> dict[str, Any]:
-        """Return `centroids [K, D]` float32."""
-        return {"centroids": self._fitted().vectors}
+        """Return `centroids [K, D]` float32, and the seconds of a unit where they are known."""
+        known = {} if self.span is None else {"span": self.span}
+        return {"centroids": self._fitted().vectors, **known}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         centroids = np.asarray(state["centroids"])
@@ -150,4 +154,4 @@ class Units(AudioTokenizer):
             raise ValueError(
                 f"units: found {len(centroids)} saved centroids, expected {self.codes}"
             )
-        self._codebook = Codebook(centroids)
+        self._codebook, self.span = Codebook(centroids), state.get("span", self.span)

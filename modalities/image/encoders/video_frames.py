@@ -59,6 +59,7 @@ class Frames(Encoder):
         self.dim, self.fps = self.picture.dim, fps
         self.processor = FramesProcessor(self.picture.processor, fps)
         self.batch_invariant = self.picture.batch_invariant
+        self.supports = frozenset({"causal"})  # a frame is encoded alone
 
     @classmethod
     def resolve(cls, options: dict[str, Any]) -> dict[str, Any]:

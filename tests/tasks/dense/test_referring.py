@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sensorium.connectors.decoders import Unetr
-from sensorium.engine.recipe import ComponentPath, Section, find, plan_part
+from sensorium.engine.recipe import ComponentPath, Section, TaskSection, find, plan_part, plan_task
 from sensorium.modalities.base import Features
+from sensorium.modalities.image.mask import write
 from sensorium.tasks.batch import Batch
 from sensorium.tasks.dense.referring import Referring
 from sensorium.testing.context import StubContext
@@ -152,3 +156,26 @@ def test_the_mask_follows_the_text() -> None:
 def test_mistakes_are_one_line(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Referring(input="image", text="text", **options)
+
+
+def test_a_mask_becomes_a_file_on_the_pixels_of_its_picture(tmp_path: Path) -> None:
+    """A grid of 2 x 3 over 20 x 60 px: each pixel has the value of the place it lies in."""
+    mask = torch.tensor([[True, False, False], [False, False, True]])
+    matrix = torch.tensor([[10.0, 0, 5.0], [0, 20.0, 10.0], [0, 0, 1.0]])  # index -> centre in px
+    picture = Image.new("RGB", (60, 20))
+    file = write(tmp_path / "a_mask", mask, matrix, picture)
+    assert file.name == "a_mask.png"
+    expected = mask.repeat_interleave(10, 0).repeat_interleave(20, 1)
+    assert torch.equal(torch.from_numpy(np.array(Image.open(file))) > 0, expected)
+    values = write(tmp_path / "a_map", mask * 0.25, matrix, picture)
+    assert np.allclose(np.array(Image.open(values)), expected * 0.25)
+
+
+def test_pictures_need_no_option_of_the_head() -> None:
+    section = TaskSection.model_validate(
+        {"type": "referring", "input": "image", "text": "text", "layers": [1]}
+    )
+    plan = plan_task(Referring, section, ComponentPath("tasks.x"))
+    assert plan.heads["head"].build(in_dim=32, out_dim=1).axes == 2
+    with pytest.raises(ValueError, match=r"set head: \{type: unetr, axes: 2\}"):
+        Unetr(8, 1)(Features.dense(torch.zeros(1, 4, 8), grid=(2, 2)))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from sensorium.backbones.base import Backbone
-from sensorium.modalities.base import Features
+from sensorium.connectors.projectors import Linear
+from sensorium.connectors.resampler import Resampler
+from sensorium.connectors.shorteners import FrameStack
+from sensorium.engine.model.checks import check_encoder_support
+from sensorium.engine.utils import ConfigError
+from sensorium.modalities.audio.encoders.logmel_conformer import LogMelConformer
+from sensorium.modalities.audio.read import Sound
+from sensorium.modalities.base import Encoder, Features
 from sensorium.tasks.language.listening import Listening, TurnMetrics
 from sensorium.testing.context import StubContext, prepare_batch
 from sensorium.testing.task_builder import Letters
@@ -58,6 +67,86 @@ def test_zero_maps_change_nothing_and_nothing_is_heard_early(fusion: str) -> Non
     assert not torch.allclose(before[:, 6], after[:, 6])
     later = not torch.allclose(before[:, 7:], after[:, 7:])
     assert later == (fusion != "late")  # late: a cue is heard at its own step alone
+
+
+SMALL: dict[str, Any] = {"dim": 16, "heads": 2, "depth": 1, "mels": 20, "normalize": "fixed"}
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_of_sound_nothing_is_heard_early_by_a_causal_encoder_alone(causal: bool) -> None:
+    """From the sound itself: another second half changes no state of the first steps, unless the
+    encoder looks ahead."""
+    task, backbone = made("early")
+    torch.manual_seed(0)
+    encoder = LogMelConformer(**SMALL, causal=causal).eval()
+    sound = np.random.default_rng(0).normal(0, 0.1, (1, 9600)).astype(np.float32)
+    other = sound.copy()
+    other[:, 4800:] *= 5
+    ids = speech(1).codes + task.first  # type: ignore[operator]
+    with torch.no_grad():
+        before, after = (
+            task.hidden(backbone, ids, torch.ones_like(ids, dtype=torch.bool), features)
+            for features in (encoder(**_batch(encoder, wave)) for wave in (sound, other))
+        )
+    steps = int(0.3 / encoder.step)  # 4800 samples
+    assert torch.allclose(before[:, :steps], after[:, :steps], atol=1e-5) == causal
+    assert not torch.allclose(before[:, steps:], after[:, steps:], atol=1e-3)
+
+
+def _batch(encoder: Encoder, samples: np.ndarray) -> dict[str, torch.Tensor]:
+    return encoder.collate([encoder.processor.prepare(Sound(samples, 16000))])
+
+
+@pytest.mark.parametrize(
+    ("causal", "connector", "words"),
+    [
+        (
+            False,
+            Linear(16, 16),
+            r"speak: needs causal of inputs\.sound\.encoder, and logmel_confor",
+        ),
+        (
+            True,
+            Resampler(16, 16, queries=4),
+            r"needs causal of inputs\.sound\.connector, and resamp",
+        ),
+        (True, Linear(16, 16), None),
+        (True, FrameStack(16, 16), None),
+        (True, None, None),
+    ],
+)
+def test_what_looks_ahead_is_refused_by_name(
+    causal: bool, connector: Any, words: str | None
+) -> None:
+    parts = {"encoder": "logmel_conformer", "connector": "resampler"}
+    sections = {k: SimpleNamespace(section=SimpleNamespace(type=t)) for k, t in parts.items()}
+    plan: Any = SimpleNamespace(
+        streams={"sound": SimpleNamespace(**sections)},
+        tasks={"speak": SimpleNamespace(task=Listening(speak="speech", listen="sound"))},
+    )
+    encoder = LogMelConformer(**SMALL, causal=causal)
+    stream: Any = SimpleNamespace(encoder=encoder, connector=connector, connector_layers=())
+    if words is None:
+        return check_encoder_support(plan, "sound", stream)
+    with pytest.raises(ConfigError, match=words):
+        check_encoder_support(plan, "sound", stream)
+    return None
+
+
+def test_a_mean_of_the_whole_sound_is_no_causal_encoder() -> None:
+    with pytest.raises(ValueError, match=r"takes the mean of the whole sound.*normalize: fixed"):
+        LogMelConformer(causal=True)
+
+
+def test_tokens_of_another_length_are_refused() -> None:
+    task, backbone = made("late")
+    places: dict[str, Any] = {"grid": (STEPS,), "origin": (0.0,)}
+    spoken = speech(1).replace(**places, spacing=(0.02,))
+    sound = Features.dense(torch.zeros(1, STEPS, 16), **places, spacing=(0.04,))
+    context = StubContext({"speech": spoken, "sound": sound}).on(backbone)
+    batch = prepare_batch(task, [{"stop": None}], decoder=backbone)
+    with pytest.raises(ValueError, match=r"inputs.sound lasts 0.04 s, one of inputs.speech 0.02 s"):
+        task.loss(batch, context)
 
 
 def test_the_target_ends_with_the_turn_or_the_end() -> None:
