@@ -36,7 +36,7 @@ def check_modality(name: str) -> None:
         modality: Modality = find("modality", name, "modality")
         for field in dataclasses.fields(modality):
             value = getattr(modality, field.name)
-            if field.name not in ("annotation", "segment_columns"):
+            if field.name not in ("annotation", "draws", "segment_columns"):
                 paths = value.values() if isinstance(value, Mapping) else filter(None, [value])
                 for path in paths:
                     expect(callable(load(path)), f"{field.name}: {path} cannot be called")

@@ -178,14 +178,7 @@ TEXT: dict[str, Case] = {
     "sequence_classifier": ("sequence_classifier", BERT),
     "vocabulary": (
         "vocabulary",
-        {
-            "encoder": {
-                "type": "text/transformers",
-                **hf("bert", **DECODER),
-                **TOKENIZER,
-                "lm_head": True,
-            }
-        },
+        {"encoder": {"type": "text/transformers", **BERT, "lm_head": True}},
     ),
 }
 TRANSFORMER = {"d_model": 16, "num_attention_heads": 2, "ffn_dim": 32, "num_hidden_layers": 2}
