@@ -17,7 +17,8 @@ def word_places(
     prompt: what the stream puts before the text; none of its words. A word without ids has an empty
     range. Raise ValueError if an id belongs to two words.
     """
-    words = [tuple(len(prompt) + n for n in match.span()) for match in re.finditer(r"\S+", text)]
+    begin = len(prompt)
+    words = [(begin + m.start(), begin + m.end()) for m in re.finditer(r"\S+", text)]
     text = prompt + text
     ids, plain = tokenizer.encode(text, special=True), tokenizer.encode(text)
     head = _find(ids, plain)
