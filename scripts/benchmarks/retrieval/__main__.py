@@ -156,7 +156,13 @@ def main(
         exact(index, corpus, queries, rounds, time.process_time if cpu else time.perf_counter)
         approximate(index, queries, rounds)
         if large_rows:
-            command = [sys.executable, "-m", __spec__.name, "--rows", str(large_rows)]
+            command = [
+                sys.executable,
+                "-m",
+                "sensorium.scripts.benchmarks.retrieval",
+                "--rows",
+                str(large_rows),
+            ]
             command += ["--dim", str(dim), "--seed", str(seed), "--only-large", f"{work}/large"]
             subprocess.run(command, check=True)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -70,16 +70,22 @@ def best(scores: np.ndarray) -> Any:
 
 
 def compare(
-    name: str, index: Any, queries: list[Any], peers: dict[str, Callable[[], Any]], rounds: int,
+    name: str,
+    index: Any,
+    queries: list[Any],
+    peers: Mapping[str, Callable[[], Any]],
+    rounds: int,
     clock: Callable[[], float],
-) -> None:  # fmt: skip
+) -> None:
     """Print the times, and ours as a share of the fastest peer's speed; the scores are equal."""
     from sensorium.scripts.benchmarks.timing import interleaved_median
 
     ours = index.nearest(queries, K)[0]
     for peer in peers.values():
         np.testing.assert_allclose(ours, peer().values.numpy(), rtol=1e-4, atol=1e-4)
-    ways = {"sensorium": partial(index.nearest, queries, K), **peers}
+    ways: dict[str, Callable[[], Any]] = {"sensorium": partial(index.nearest, queries, K)} | dict(
+        peers
+    )
     seconds_of = interleaved_median(ways, rounds, clock)
     times = "  ".join(f"{way} {seconds * 1e3:.2f} ms" for way, seconds in seconds_of.items())
     ratios = ", ".join(f"{seconds_of[peer] / seconds_of['sensorium']:.2f}" for peer in peers)
