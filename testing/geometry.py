@@ -270,7 +270,7 @@ def _same_before(before: Features, after: Features, first: int, raw: Any) -> Non
     else:
         expect(len(before.spacing) == 1, f"its tokens lie on {before.grid}, not along time alone")
         ends = before.origin[0] + (steps + 0.5) * before.spacing[0]
-        moment = first / (getattr(raw, "rate", None) or getattr(raw, "fps", 1.0))
+        moment = first / float(getattr(raw, "rate", None) or getattr(raw, "fps", None) or 1)
     stays = ends <= moment + 1e-6
     expect(stays.any(), f"no token ends before {moment:g}; give longer examples")
     same, other = before.tokens[0, :count], after.tokens[0, :count]

@@ -178,10 +178,10 @@ def check_encoder_support(plan: ResolvedRecipe, name: str, stream: Stream) -> No
             )
         connector = stream.connector
         if use is not None and "causal" in use.supports and not getattr(connector, "causal", True):
-            part = plan.streams[name].connector
+            spec = plan.streams[name].connector
             raise ConfigError(
                 f"tasks.{key}: needs causal of inputs.{name}.connector, and "
-                f"{part.section.type if part else 'it'} looks ahead; take linear, mlp or stack"
+                f"{spec.section.type if spec else 'it'} looks ahead; take linear, mlp or stack"
             )
 
 

@@ -94,10 +94,10 @@ def on_pixels(values: Tensor, matrix: Tensor, size: tuple[int, int]) -> np.ndarr
     places = np.stack(np.meshgrid(*(np.arange(n) + 0.5 for n in size), indexing="ij"), -1)
     inverse = np.linalg.inv(np.asarray(matrix, np.float64))
     index = np.floor(places @ inverse[:2, :2].T + inverse[:2, 2] + 0.5).astype(int)  # [H, W, 2]
-    inside = ((index >= 0) & (index < values.shape)).all(-1)
-    rows, columns = np.moveaxis(np.where(inside[..., None], index, 0), -1, 0)
+    inside: np.ndarray = np.all((index >= 0) & (index < values.shape), axis=-1, keepdims=True)
+    rows, columns = np.moveaxis(np.where(inside, index, 0), -1, 0)
     array = values.numpy()[rows, columns]
-    return np.asarray(np.where(inside, array, np.zeros((), array.dtype)))
+    return np.asarray(np.where(inside[..., 0], array, np.zeros((), array.dtype)))
 
 
 def write(path: Path, values: Tensor, matrix: Tensor, picture: Any) -> Path:

@@ -138,8 +138,8 @@ class LogMelConformer(Encoder):
         return self._features(values, real)
 
     def _features(self, x: Tensor, mask: Tensor) -> Features:
-        places = {"spacing": (self.step,), "origin": (self.origin,)}
-        return Features(mask_tokens(x, mask), mask, grid=(x.shape[1],), **places)
+        grid, spacing, origin = (x.shape[1],), (self.step,), (self.origin,)
+        return Features(mask_tokens(x, mask), mask, grid, spacing, origin)
 
 
 def _normal(mels: Tensor, mask: Tensor, mode: str) -> Tensor:
