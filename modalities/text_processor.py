@@ -41,12 +41,17 @@ class TextProcessor(Processor):
 
     max_length: a longer text is cut and counted; the special tokens at its ends are kept, since a
     vector may be read from one of them.
+
+    `languages` are those of an encoder with parameters of each, and `language` is its default:
+    a sample then has `language`, the index of the one that its text names (`LanguageText`).
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
         if max_length < 2:
             raise ValueError(f"text: max_length is {max_length}, must be at least 2")
         self.tokenizer, self.max_length = tokenizer, max_length
+        self.languages: tuple[str, ...] = ()
+        self.language: str | None = None
         self.cut = CutCounter()
 
     def prepare(self, raw: str) -> Sample:
@@ -58,7 +63,17 @@ class TextProcessor(Processor):
         if len(ids) > self.max_length:
             self.cut.add(f"max_length {self.max_length}", raw)
             ids = self._shortened(raw, ids)
-        return {"ids": torch.tensor(ids, dtype=torch.long)}
+        sample = {"ids": torch.tensor(ids, dtype=torch.long)}
+        return {**sample, "language": self._language(raw)} if self.languages else sample
+
+    def _language(self, raw: str) -> Tensor:
+        name = getattr(raw, "language", self.language)
+        if name not in self.languages:
+            wrong = "the text names no language" if name is None else f"its language is {name!r}"
+            expected = ", ".join(self.languages)
+            cure = 'in a cell {"text": ..., "language": ...}, or the default_language in config'
+            raise ReadError(raw, wrong, f"one of {expected}, {cure}")
+        return torch.tensor(self.languages.index(name))
 
     def _shortened(self, raw: str, ids: list[int]) -> list[int]:
         plain_ids = self.tokenizer.encode(raw)
@@ -75,15 +90,22 @@ class TextProcessor(Processor):
         return [*ids[: self.max_length - len(end)], *end]
 
     def settings(self) -> dict[str, Any]:
-        return {"max_length": self.max_length, "tokenizer": fingerprint(self.tokenizer)}
+        settings = {"max_length": self.max_length, "tokenizer": fingerprint(self.tokenizer)}
+        if not self.languages:
+            return settings
+        return {**settings, "languages": list(self.languages), "language": self.language}
 
 
 def collate_ids(samples: Sequence[Sample], pad_id: int) -> dict[str, Tensor]:
-    """Return the ids of samples `[B, L]`, padded on the right, and their mask `[B, L]`."""
+    """Return the ids of samples `[B, L]`, padded on the right, and their mask `[B, L]`; the indices
+    of their languages `[B]` as well, where they have them."""
     rows = [sample["ids"] for sample in samples]
     ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_id)
     lengths = torch.tensor([len(row) for row in rows])
-    return {"ids": ids, "mask": torch.arange(ids.shape[1]) < lengths[:, None]}
+    batch = {"ids": ids, "mask": torch.arange(ids.shape[1]) < lengths[:, None]}
+    if "language" in samples[0]:
+        batch["languages"] = torch.stack([sample["language"] for sample in samples])
+    return batch
 
 
 def fingerprint(tokenizer: Fittable) -> str:

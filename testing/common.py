@@ -156,7 +156,7 @@ def check_gradients(
             total = total + (value * torch.randn(value.shape, generator=generator)).sum()
     if total.requires_grad:
         total.backward()
-    parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
+    parameters = {n: p for n, p in module.named_parameters() if p.requires_grad and p.numel()}
     without_gradient = [
         n for n, p in parameters.items() if p.grad is None and not n.startswith(tuple(unused))
     ]

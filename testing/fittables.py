@@ -1,17 +1,25 @@
-"""The contract of a part that is fitted on the training split (a tokenizer, a normalizer)."""
+"""The contract of a part that is fitted on the training split (a tokenizer, a normalizer), and a
+comparison of an encoder's rows in float64.
+
+Legend: `T` tokens, `D` width.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import load, save
+from torch import Tensor
 
 from ..engine.recipe.validation import validate_options
-from ..modalities.base import Chart, Fittable
-from .common import checking, copy_for_worker, expect, same
+from ..modalities.base import Chart, Encoder, Fittable, Sample
+from ..modalities.groups import collate, encode_by_group
+from .common import ATOL, RTOL, checking, copy_for_worker, expect, same
 
 
 def check_fittable(make: Callable[..., Fittable], rows: Iterable[Any], **options: Any) -> None:
@@ -63,3 +71,37 @@ def _as_json(state: Mapping[str, Any]) -> dict[str, Any]:
         key: value if isinstance(value, np.ndarray) else json.loads(json.dumps(value))
         for key, value in state.items()
     }
+
+
+FINER = 1e-6
+"""By how much the tolerances of float64 are finer than those of float32."""
+
+
+def equal_in_float64(encoder: Encoder, samples: Sequence[Sample], index: int) -> bool:
+    """Return whether a sample has the same tokens alone and in the batch, computed in float64.
+
+    The rounding of float32 depends on the shapes of the products, and a deep network with random
+    weights may amplify it beyond any tolerance. Rows that are mixed differ in float64 as well. An
+    encoder that does not run in float64, or computes in float32 inside, is not equal.
+    """
+    double = copy.deepcopy(encoder).double()
+    try:
+        with torch.no_grad():
+            alone = _tokens(double, [samples[index]], 0)
+            batch = _tokens(double, samples, index)
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    exact = alone.dtype == batch.dtype == torch.float64 and alone.shape == batch.shape
+    scale = max(1.0, float(batch.abs().max())) if batch.numel() else 1.0
+    return exact and torch.allclose(alone, batch, RTOL * FINER, ATOL * FINER * scale)
+
+
+def _tokens(encoder: Encoder, samples: Sequence[Sample], row: int) -> Tensor:
+    """Return the real tokens `[T, D]` of a row."""
+    samples = [{name: _doubled(value) for name, value in sample.items()} for sample in samples]
+    features = encode_by_group(collate(encoder, samples), lambda inputs, rows: encoder(**inputs))
+    return features.tokens[row][features.mask[row]]
+
+
+def _doubled(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value

@@ -136,13 +136,16 @@ class CausalLM(HubText):
         layer_hooks: Mapping[int, LayerHook] | None = None,
         inputs_embeds: Tensor | None = None,
         types: Tensor | None = None,
+        languages: Tensor | None = None,
     ) -> Features:
         """As `HubText`, without types; with `echo` of the second copy, hooks then receive both,
         `[B, 2 L, D]`."""
         if self.attention == "bidirectional" and not (self.tried or ids.is_meta):
             self._try(ids.device)
         if not self.echo:
-            return super().forward(ids, mask, hidden_states, layer_hooks, inputs_embeds)
+            return super().forward(
+                ids, mask, hidden_states, layer_hooks, inputs_embeds, languages=languages
+            )
         lengths = mask.sum(1, keepdim=True)
         positions = torch.arange(2 * ids.shape[1], device=ids.device)  # [2 L]
         again = torch.where(positions < lengths, positions, positions - lengths)
@@ -150,8 +153,9 @@ class CausalLM(HubText):
         if inputs_embeds is not None:
             rows = again.unsqueeze(-1).expand(-1, -1, inputs_embeds.shape[-1])
             inputs_embeds = inputs_embeds.gather(1, rows)
+        copies, real = ids.gather(1, again), positions < 2 * lengths
         read = super().forward(
-            ids.gather(1, again), positions < 2 * lengths, hidden_states, layer_hooks, inputs_embeds
+            copies, real, hidden_states, layer_hooks, inputs_embeds, languages=languages
         )
         second = lengths + positions[: ids.shape[1]]  # [B, L]
 

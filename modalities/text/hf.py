@@ -36,6 +36,7 @@ from .towers import (
     class_of,
     configuration,
     has_types,
+    languages_of,
     positions,
     try_text,
     vocabulary_fields,
@@ -82,6 +83,7 @@ class HubText(Encoder):
         if check:
             self._check(self.tokenizer, self.processor.max_length)
         self.dim: int = self.encoder.config.hidden_size
+        self.processor.languages, self.processor.language = languages_of(self.encoder)
         trial, supported = self._trial, {"hidden_states", "inputs_embeds", "ids"}
         supported |= {"vocabulary"} if self.lm_head else set()
         supported |= {"layer_hooks"} if self.blocks() else set()
@@ -228,15 +230,18 @@ class HubText(Encoder):
         layer_hooks: Mapping[int, LayerHook] | None = None,
         inputs_embeds: Tensor | None = None,
         types: Tensor | None = None,
+        languages: Tensor | None = None,
     ) -> Features:
         """Return tokens `[B, L, D]` of ids `[B, L]` and mask `[B, L]`.
 
         hidden_states, layer_hooks: layers, 0 the first, -1 the last. inputs_embeds: `[B, L, E]`, in
-        place of the ids' embeddings. types: `[B, L]` token types, 0 without them.
+        place of the ids' embeddings. types: `[B, L]` token types, 0 without them. languages: `[B]`
+        indices, for a model with parameters of each language; its default without them.
         """
         check_length(self.kind, positions(self.encoder), inputs_embeds)
         with hooked(self.blocks(), layer_hooks, 0, mask):
-            out = self._run(ids, mask, inputs_embeds, bool(hidden_states), types)
+            more = {"token_type_ids": types, "lang_ids": languages}
+            out = self._run(ids, mask, inputs_embeds, bool(hidden_states), more)
         if (width := out.last_hidden_state.shape[-1]) != self.dim:
             raise ValueError(f"{self.kind}: the states have width {width}, expected {self.dim}")
         tokens = out.last_hidden_state.masked_fill(~mask.unsqueeze(-1), 0)
@@ -254,12 +259,12 @@ class HubText(Encoder):
         mask: Tensor,
         embeds: Tensor | None,
         inner: bool,
-        types: Tensor | None = None,
+        more: Mapping[str, Tensor | None],
     ) -> Any:
         """Return the model's output; on the meta device, where a model looks into values, that of
         ids alone or one of the right shape."""
         inputs, failed = self.inputs(ids, mask, embeds), None
-        typed = {} if types is None else {"token_type_ids": types}
+        typed = {name: value for name, value in more.items() if value is not None}
         for choice in (inputs, {"input_ids": ids}) if ids.is_meta else (inputs,):
             try:
                 return self.encoder(**choice, **typed, output_hidden_states=inner)

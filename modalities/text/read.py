@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,13 +15,35 @@ from ..base import Annotations, ReadError, only_read_errors
 WORDS = ("a", "the", "small", "red", "seven", "robot", "sound", "push", "above", "naïve", "猫")
 
 
+class LanguageText(str):
+    """A text that names its language, for encoders with parameters of each language (X-MOD)."""
+
+    language: str
+
+    def __new__(cls, text: str, language: str) -> Self:
+        self = super().__new__(cls, text)
+        self.language = language
+        return self
+
+    def __radd__(self, prompt: str) -> Self:
+        return type(self)(prompt + str(self), self.language)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.language)
+
+
 @only_read_errors("a text")
 def read(source: Any) -> str:
-    """Return the text of a cell: a `str` is the text, `bytes` are UTF-8, a `Path` is a file.
+    """Return the text of a cell: a `str` is the text, `bytes` are UTF-8, a `Path` is a file, and
+    `{"text": ..., "language": ...}` a text of a language, by the name that the encoder has for it.
 
     Raise ReadError for a missing value (None, NaN), an empty text, a number, or invalid UTF-8. A
     text file is named by a `Path`, never by a `str`: a caption may look like a file name.
     """
+    if isinstance(source, Mapping):
+        if set(source) != {"text", "language"} or not isinstance(source["language"], str):
+            raise ReadError(source, f"a mapping of {sorted(map(str, source))}", "text and language")
+        return LanguageText(read(source["text"]), source["language"])
     text = _decode(source)
     if not text:
         raise ReadError(source, "the text is empty", "at least one character")

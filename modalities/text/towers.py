@@ -167,6 +167,13 @@ def has_types(model: Any) -> bool:
     return named and getattr(model.config, "type_vocab_size", 0) > 1
 
 
+def languages_of(model: Any) -> tuple[tuple[str, ...], str | None]:
+    """Return the languages that a model has parameters of, and which it takes by default."""
+    if "lang_ids" not in inspect.signature(model.forward).parameters:
+        return (), None
+    return tuple(model.config.languages), model.config.default_language
+
+
 def configuration(kind: str, options: dict[str, Any]) -> Any:
     """Return a transformers configuration from its dict. Raise ValueError if it is not for text
     only."""

@@ -61,7 +61,7 @@ class TransformersText(HubText):
         ids = batch["ids"]
         missing = self.processor.max_length - ids.shape[1]
         ids = F.pad(ids, (0, missing), value=self.tokenizer.pad_id)
-        return {"ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool)}
+        return {**batch, "ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool)}
 
     def part(self, model: Any) -> nn.Module:
         """Return the encoder, without BERT's pooler, which would get no gradient."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,6 +36,17 @@ TOWERS = {
 }
 PICTURE_SIZE = 64
 """Edge in px of a picture for a model whose configuration names none."""
+
+
+TEXTS = ("a cat sat", "the dog that ran over the hill", "no")
+
+
+def examples(kind: str, options: Fields) -> list[Any] | None:
+    """Return texts, each in the next language of the model; None for the own ones of a modality."""
+    if kind != "text":
+        return None
+    cells = zip(TEXTS, itertools.cycle(options["config"].get("languages") or ()), strict=False)
+    return [{"text": text, "language": name} for text, name in cells] or [*TEXTS]
 
 
 @functools.cache

@@ -30,7 +30,6 @@ from .steps import OK, NotApplicable, Wrong, outcome, same
 NAMES = tuple(cases.MODALITY)
 rows = cases.rows
 
-TEXTS = ["a cat sat", "the dog that ran over the hill", "no"]
 SOURCES = {
     "image": ("digits", "image"),
     "audio": ("sounds", "audio"),
@@ -76,7 +75,7 @@ class EncoderSteps:
 
     def _contract(self, options: dict[str, Any]) -> EncoderContract:
         part = find(f"{self.modality}_encoder", options.pop("type"), "coverage")
-        contract = EncoderContract(part, self.modality, TEXTS if self.kind == "text" else None)
+        contract = EncoderContract(part, self.modality, cases.examples(self.kind, options))
         make = contract.make
 
         def lively(seed: int = 0) -> Any:
@@ -291,7 +290,7 @@ class EncoderSteps:
                     raise Wrong(f"{name} differs from the checkpoint's")
 
     def _contract_of(self, part: Any, section: dict[str, Any]) -> Any:
-        contract = EncoderContract(part, self.modality, TEXTS if self.kind == "text" else None)
+        contract = EncoderContract(part, self.modality, cases.examples(self.kind, self.options))
         self._asserted(lambda: contract.build(section), Failed)
         return contract.encoder
 

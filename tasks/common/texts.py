@@ -14,9 +14,20 @@ from ...modalities.groups import EncoderInputs, groups_of, merge
 from ..uses import VocabularyEncoder
 
 
-def merged_ids(inputs: EncoderInputs, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+def merged_ids(
+    inputs: EncoderInputs, tokenizer: Tokenizer, languages: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the ids and mask `[B, L]` of a batch's samples, padded if they were kept apart by
-    shape."""
+    shape.
+
+    languages: the caller passes those of the texts on; otherwise texts that have one are refused
+    by ValueError, since the encoder would take its default.
+    """
+    if not languages and any("languages" in tensors for _, tensors in groups_of(inputs)):
+        raise ValueError(
+            "the encoder has parameters of each language, and this task reads ids without their "
+            "languages; take an encoder of one language"
+        )
     parts = [(rows, Features(t["ids"][..., None], t["mask"])) for rows, t in groups_of(inputs)]
     first, *more = parts
     whole = merge([(rows or [], f) for rows, f in parts]) if more else first[1]

@@ -55,7 +55,7 @@ class Monai(Encoder):
         maps = find_maps(outline, contrasts, size, name)
         self.layer = _layer(maps, layer, name)
         self.dim, self.leading = maps[self.layer].dim, maps[self.layer].leading
-        self.grid = maps[self.layer].grid
+        self.grid, self.run = maps[self.layer].grid, maps[self.layer].run
         self.order = self._drop_unused(outline)
 
     def _drop_unused(self, outline: nn.Module) -> list[str]:
@@ -109,8 +109,13 @@ class Monai(Encoder):
         )
 
     def _output(self, volume: Tensor, model: nn.Module) -> Tensor:
+        remaining = self.run
+
         def stop(module: nn.Module, args: Any, output: Tensor) -> None:
-            raise _Reached(output)
+            nonlocal remaining
+            remaining -= 1
+            if not remaining:
+                raise _Reached(output)
 
         hook = model.get_submodule(self.layer).register_forward_hook(stop)
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import Counter
 from typing import Any, NamedTuple
 
 import torch
@@ -22,11 +23,13 @@ CHANNELS = ("in_channels", "n_input_channels")
 
 
 class Map(NamedTuple):
-    """What a module makes: the width and the grid of its map. leading: tokens before the map's."""
+    """What a module makes: the width and the grid of its map. leading: tokens before the map's.
+    run: in which of its runs it makes it, from 1, if it runs several times in a forward."""
 
     dim: int
     grid: Size
     leading: int = 0
+    run: int = 1
 
 
 def build(name: str, options: dict[str, Any], contrasts: int) -> nn.Module:
@@ -89,13 +92,15 @@ def find_maps(model: nn.Module, contrasts: int, size: Size, name: str) -> dict[s
     """
     maps: dict[str, Map] = {}
     random = _RandomNumbers()
+    runs = Counter[str]()
 
     def hook_of(where: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
+            runs[where] += 1
             feature_map = None if random.drawn else _read(output, size, maps)
             maps.pop(where, None)
             if feature_map is not None:
-                maps[where] = feature_map
+                maps[where] = feature_map._replace(run=runs[where])
 
         return hook
 

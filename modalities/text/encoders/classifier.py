@@ -66,14 +66,16 @@ class SequenceClassifier(HubText):
         layer_hooks: Mapping[int, LayerHook] | None = None,
         inputs_embeds: Tensor | None = None,
         types: Tensor | None = None,
+        languages: Tensor | None = None,
     ) -> Features:
         """Return tokens `[B, 1, K]` and pooled `[B, K]` of ids `[B, L]` and mask `[B, L]`."""
         if ids.is_meta:
             scores = torch.zeros(len(ids), self.dim, device=ids.device)
             scores = scores + sum(p.sum() * 0 for p in self.model.parameters())
         else:
-            typed = {} if types is None else {"token_type_ids": types}
-            scores = self.model(input_ids=ids, attention_mask=mask.long(), **typed).logits
+            more = {"token_type_ids": types, "lang_ids": languages}
+            more = {name: value for name, value in more.items() if value is not None}
+            scores = self.model(input_ids=ids, attention_mask=mask.long(), **more).logits
         one = torch.ones(len(ids), 1, dtype=torch.bool, device=ids.device)
         return Features(scores[:, None], one, pooled=scores)
 

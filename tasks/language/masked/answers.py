@@ -117,7 +117,7 @@ class MaskedAnswer(Task):
         added = torch.tensor(cloze, device=lengths.device)[(places - start).clamp(0, count - 1)]
         ids = torch.where(inside, added, ids)
         mask = places < lengths[:, None] + count
-        asked = TextIds(ids.masked_fill(~mask, tokenizer.pad_id), mask, ~mask)
+        asked = text.of_rows(rows, ids.masked_fill(~mask, tokenizer.pad_id), mask, ~mask)
         return asked, start[:, 0] + len(before)
 
     def _logits(self, encoder: VocabularyEncoder, text: TextIds, place: Tensor) -> Tensor:

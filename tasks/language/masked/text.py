@@ -43,21 +43,27 @@ class MaskRule:
 @dataclass(frozen=True)
 class TextIds:
     """ids `[B, L]`, mask `[B, L]` (real), special `[B, L]`: tokens of the tokenizer's template and
-    padding, which are never chosen."""
+    padding, which are never chosen. languages: `[B]`, for an encoder with parameters of each."""
 
     ids: Tensor
     mask: Tensor
     special: Tensor
+    languages: Tensor | None = None
 
     @classmethod
     def of(cls, inputs: EncoderInputs, encoder: VocabularyEncoder) -> Self:
         """Return the ids of a batch's samples, padded if they were kept apart by shape."""
         tokenizer = encoder.processor.tokenizer
-        ids, mask = merged_ids(inputs, tokenizer)
+        ids, mask = merged_ids(inputs, tokenizer, languages=True)
         special = ~mask
         for number in special_ids(tokenizer):
             special = special | (ids == number)
-        return cls(ids, mask, special)
+        return cls(ids, mask, special, _languages(inputs))
+
+    def of_rows(self, rows: Tensor, ids: Tensor, mask: Tensor, special: Tensor) -> Self:
+        """Return other ids in the languages of some rows."""
+        languages = None if self.languages is None else self.languages[rows]
+        return type(self)(ids, mask, special, languages)
 
     def hiding(self, chosen: Tensor) -> Self:
         """Return the text whose chosen tokens nothing attends to; the others stay in their
@@ -100,6 +106,20 @@ class TextIds:
         return replace(self, ids=ids)
 
 
+def _languages(inputs: EncoderInputs) -> Tensor | None:
+    """Return the languages `[B]` of a batch's samples, None where they have none."""
+    parts = [(rows, tensors.get("languages")) for rows, tensors in groups_of(inputs)]
+    order: list[int] = []
+    indices: list[Tensor] = []
+    for rows, languages in parts:
+        if languages is None:
+            return None
+        order += list(range(len(languages))) if rows is None else rows
+        indices.append(languages)
+    merged = torch.cat(indices)
+    return merged[torch.tensor(order, device=merged.device).argsort()]
+
+
 def special_ids(tokenizer: Any) -> frozenset[int]:
     """Return the ids of a tokenizer's template, padding and mask, which are no text."""
     known = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.mask_id)
@@ -135,6 +155,8 @@ def encode_text(
     padding changes are encoded by length.
     """
     options: dict[str, Any] = {"hidden_states": tuple(hidden_states)} if hidden_states else {}
+    if text.languages is not None:
+        options["languages"] = text.languages
     if docked is not None:
         embeds = encoder.embed(text.ids) if embeds is None else embeds
         return encode_docked(encoder, text, docked, embeds, **options)[1]
@@ -145,10 +167,14 @@ def encode_text(
     places = torch.arange(1, text.mask.shape[1] + 1, device=text.mask.device)
     lengths = (places * text.mask).amax(1).tolist()
     groups = {n: [i for i, length in enumerate(lengths) if length == n] for n in set(lengths)}
-    parts = [
-        (rows, encoder(ids=text.ids[rows, :n], mask=text.mask[rows, :n], **options))
-        for n, rows in groups.items()
-    ]
+
+    def encode(rows: list[int], length: int) -> Features:
+        cut: dict[str, Any] = {
+            name: v[rows] if isinstance(v, Tensor) else v for name, v in options.items()
+        }
+        return encoder(ids=text.ids[rows, :length], mask=text.mask[rows, :length], **cut)
+
+    parts = [(rows, encode(rows, n)) for n, rows in groups.items()]
     return merge(parts) if len(parts) > 1 else parts[0][1]
 
 

@@ -184,3 +184,13 @@ def test_the_features_lie_behind_most_of_the_network(name: str, options: dict[st
     encoder = Monai(name=name, options=options, size=(32, 32, 32))
     assert encoder.dim > 1
     assert sum(p.numel() for p in encoder.parameters()) > 0.9 * whole
+
+
+def test_of_a_module_that_runs_twice_the_run_with_the_deepest_map_is_taken() -> None:
+    """EfficientNetBN activates its first and its last map by one module."""
+    encoder = Monai(
+        name="EfficientNetBN", options={"model_name": "efficientnet-b0", "pretrained": False},
+        size=(64, 64, 64),
+    ).eval()  # fmt: skip
+    features = encoder(**encoder.collate(samples(encoder, 1)))
+    assert (features.dim, features.grid) == (encoder.dim, encoder.grid) == (1280, (2, 2, 2))

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from .....modalities.base import PositiveInt
 from ....base import Row, Tools
 from ...spans import keyphrases_of, occurrences, token_places
-from ..text import TextIds, encode_text
+from ..text import encode_text
 from .base import Encoded, Losses, Pretext
 
 
@@ -92,7 +92,7 @@ class Infilling(PhraseTerm):
         tokenizer = encoded.encoder.processor.tokenizer
         ids = text.ids[rows].gather(1, source).masked_fill(~mask, tokenizer.pad_id)
         ids = ids.scatter(1, starts[:, None], tokenizer.mask_id)
-        states = encode_text(encoded.encoder, TextIds(ids, mask, ~mask)).tokens
+        states = encode_text(encoded.encoder, text.of_rows(rows, ids, mask, ~mask)).tokens
         return rows, lengths, starts, states
 
     def losses(self, encoded: Encoded) -> Losses:
@@ -140,7 +140,8 @@ class ReplacedPhrases(PhraseTerm):
         swapped = (torch.arange(len(rows), device=rows.device) % 2 == 0)[:, None]
         within = inside & (places < (starts + lengths)[:, None]) & swapped
         replaced = torch.where(within, borrowed, ids)
-        states = encode_text(encoded.encoder, TextIds(replaced, text.mask[rows], ~text.mask[rows]))
+        part = text.of_rows(rows, replaced, text.mask[rows], ~text.mask[rows])
+        states = encode_text(encoded.encoder, part)
         weights = inside[..., None].to(states.tokens.dtype)
         mean = (states.tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
         return self.head(mean)[:, 0].float(), (replaced != ids).any(1).float(), rows
@@ -221,7 +222,7 @@ class Triples(Pretext):
         inside = ((position >= starts[:, None]) & (position < stops[:, None]))[..., None]
         entity = self.entity(torch.cat([tail, relation], -1))[:, None]
         embeds = torch.where(inside, entity, encoder.embed(text.ids[rows]))
-        part = TextIds(text.ids[rows], text.mask[rows], text.special[rows])
+        part = text.of_rows(rows, text.ids[rows], text.mask[rows], text.special[rows])
         states = encode_text(encoder, part, embeds=embeds).tokens
         mean = (states * inside).sum(1) / inside.sum(1).clamp(min=1)
         labels, real = (value[rows] for value in encoded.labels[f"{self.name}.tail"])
