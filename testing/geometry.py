@@ -22,7 +22,9 @@ from ..modalities.base import Features, Sample
 from .common import checking, close, expect, gap, open_zero_branches
 
 SHARES = (0.2, 0.5, 0.8)
-"""Where spots are put, along an axis."""
+"""Where bursts are put in time."""
+SPOTS = ((0.2, 0.5, 0.8), (0.8, 0.2, 0.5), (0.5, 0.8, 0.2), (0.8, 0.5, 0.2), (0.2, 0.8, 0.5))
+"""Where spots are put in space: most of them move if axes are exchanged, or one is turned round."""
 EXTENT = 1.5
 """Tokens by which the one that changes most may lie from a spot."""
 RATE = 16000
@@ -88,8 +90,9 @@ def _disturb(block: nn.Module) -> None:
 
 
 def check_places(contract: Any, modality: str) -> None:
-    """Move one spot (a bright square, cube, or a burst of sound): the token that changes most
-    has to lie at it. Encoders of other signals, and tokens without a place, are passed over."""
+    """Move one spot (a bright square, cube, or a burst of sound): the token that it changes most,
+    beyond what spots elsewhere change it, has to lie at it. Encoders of other signals, and tokens
+    without a place, are passed over."""
     features = contract.features
     if features.grid is None or features.spacing is None or features.origin is None:
         return
@@ -125,10 +128,8 @@ def _check_spots(contract: Any, key: str, axes: int) -> None:
         return {**sample, key: values}
 
     half = 0.5 if key == "volume" else 0.0  # a voxel's centre is 0, a pixel's 0.5
-    corners = [[int(share * (n - e)) for n, e in zip(size, edge, strict=True)] for share in SHARES]
-    ends = list(zip(corners[0], corners[-1], strict=True))  # and places off the diagonal
-    for axis in range(axes):
-        corners.append([low if a == axis else high for a, (low, high) in enumerate(ends)])
+    ends = [n - e for n, e in zip(size, edge, strict=True)]
+    corners = [[int(s * n) for s, n in zip(shares, ends, strict=False)] for shares in SPOTS]
     spots = [[c + e / 2 - half for c, e in zip(corner, edge, strict=True)] for corner in corners]
     _compare(contract, sample, [spotted(corner) for corner in corners], spots, edge)
 
@@ -169,9 +170,9 @@ def _compare(
     edge: Sequence[float],
 ) -> None:
     features = contract.encode([original])
-    offsets: list[Tensor] = []
-    for sample in changed:
-        offsets.append(_place_of_change(features, contract.encode([sample])))
+    changes = torch.stack([_changes(features, contract.encode([sample])) for sample in changed])
+    others = (changes.sum(0) - changes) / (len(changes) - 1)  # tokens that any spot changes much
+    offsets = [_place_of(features, change) for change in changes - others]
     grid, spacing = features.grid or (), features.spacing or ()
     for axis in range(len(spots[0])):
         if grid[axis] == 1:
@@ -187,12 +188,15 @@ def _compare(
         )
 
 
-def _place_of_change(before: Features, after: Features) -> Tensor:
-    """Return `[n]` the centre of the token that changes most."""
-    grid = before.grid or ()
-    distance = (after.tokens - before.tokens)[0].norm(dim=-1)
-    index = torch.stack(torch.unravel_index(distance.argmax(), grid)).float()
-    spacing, origin = torch.tensor(before.spacing), torch.tensor(before.origin)
+def _changes(before: Features, after: Features) -> Tensor:
+    """Return `[T]` by how much each token changes."""
+    return (after.tokens - before.tokens)[0].norm(dim=-1)
+
+
+def _place_of(features: Features, change: Tensor) -> Tensor:
+    """Return `[n]` the centre of the token whose change `[T]` is the largest."""
+    index = torch.stack(torch.unravel_index(change.argmax(), features.grid or ())).float()
+    spacing, origin = torch.tensor(features.spacing), torch.tensor(features.origin)
     return origin + spacing * index
 
 
