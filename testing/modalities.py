@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..engine.recipe import find, load, registered
 from ..engine.recipe.validation import arguments
@@ -86,7 +87,7 @@ def _check_functions(modality: Modality, name: str) -> None:
                 expect("<script" not in previewed.lower(), "holds a script, which no report runs")
     if modality.save is not None:
         with checking(name, "save"), tempfile.TemporaryDirectory() as folder:
-            values, matrix = _map(2 if hasattr(raws[0], "resize") else 3)
+            values, matrix = _map(2 if isinstance(raws[0], Image.Image) else 3)
             path = Path(load(modality.save)(Path(folder) / "map", values, matrix, raws[0]))
             expect(path.is_file(), f"returns {path}, which is no file")
             expect(path.name.startswith("map"), f"writes {path.name}, expected map and a suffix")

@@ -232,7 +232,7 @@ def test_every_part_of_the_registries_is_in_the_matrix() -> None:
         *("forecast", "generation", "image_tokens"),  # of a signal as the target
         *("listening", "signal_generation"),  # of a signal's own tokens
         *("masked_answer", "masked_lm", "replaced_token", "perturbed_captioning"),  # of texts alone
-        "reranking",  # of pairs of texts
+        *("reranking", "tagging"),  # of pairs of texts, of the words of a text
         *("masked_contrast", "masked_signal"),  # of encoders that return targets
     }
     """Tasks that need other rows than these."""

@@ -57,6 +57,20 @@ class Tagging(Task):
     def head_uses(self) -> Mapping[str, HeadUse]:
         return {"head": HeadUse(stream=self.input, out_dim=len(self.labels))}
 
+    @property
+    def metric_names(self) -> Mapping[str, str]:
+        classes = self.labels.classes
+        if not has_entities(classes):
+            return {"accuracy": "fraction of words or tokens with the right tag"}
+        types = {str(tag)[2:] for tag in classes if tag != OUTSIDE}
+        return {
+            "f1": "harmonic mean of precision and recall, over all entities",
+            "precision": "fraction of predicted entities whose type and ends are right",
+            "recall": "fraction of the references' entities that are found",
+            "macro_f1": "f1 of each type of entity, mean over types",
+            **{f"{kind}_f1": "f1 of entities of this type" for kind in sorted(types)},
+        }
+
     def columns(self) -> tuple[str, ...]:
         return (self.target,)
 

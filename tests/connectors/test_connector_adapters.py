@@ -10,11 +10,13 @@ from sensorium.connectors.base import Connector
 from sensorium.engine.model.parameters.adapters import add_adapter
 from sensorium.engine.model.parameters.merge import adapters_to_merge
 from sensorium.engine.recipe import find
+from sensorium.engine.utils import ConfigError
 from sensorium.testing import connectors
 from sensorium.testing.common import check_state, gap, open_zero_branches, outputs
 from sensorium.tests.connectors.test_connectors_contract import ALL, GRIDS, OPTIONS, POOLED
 
 LORA = {"r": 2}
+WITHOUT_MAPS = {("head", "key_values")}
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
@@ -38,6 +40,10 @@ def test_adapters_train_are_saved_and_merged(kind: str, name: str) -> None:
         values = [v for v in outputs(part(features)) if v.is_floating_point()]
         return torch.cat([value.flatten() for value in values])
 
+    if (kind, name) in WITHOUT_MAPS:
+        with pytest.raises(ConfigError, match="has no linear map and no convolution"):
+            made(1)
+        return
     part, other, merged = made(1), made(2), made()
     if not any(True for _ in merged.parameters()):
         pytest.skip("it has no parameters")

@@ -179,7 +179,15 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "perturbed_captioning": [{"prompt": "<image>", "noise": "state", "max_new_tokens": 3}],
-    "referring": [{"input": "image", "text": "words", "mask": "state", "layers": [0, 1]}],
+    "referring": [
+        {
+            "input": "image",
+            "text": "words",
+            "mask": "state",
+            "layers": [0, 1],
+            "head": {"type": "unetr", "axes": 3},
+        }
+    ],
     "regression": [{"input": "image", "target": "age"}, {"input": "state", "target": ["a", "b"]}],
     "replaced_token": [{"generator": "image"}],
     "reranking": [

@@ -103,7 +103,7 @@ def state_share(train: Train) -> float:
     matrix.grad = torch.zeros(SIDE, SIDE)
     optimizer = optimizer_class([matrix], lr=0.0, **options)
     optimizer.step()
-    states = optimizer.state_dict()["state"][0].values()
+    states = optimizer.state_dict()["state"].get(0, {}).values()  # plain SGD has none
     return _bytes(value for value in states if isinstance(value, Tensor)) / _bytes([matrix])
 
 

@@ -125,7 +125,7 @@ class Deep(Encoder):
 class Pick(torch.nn.Module):
     """A connector that gives the sum of the layers it asked for."""
 
-    hidden_layers, out_dim = (3, 1), 2
+    hidden_layers, out_dim, reads_items = (3, 1), 2, False
 
     def forward(self, features: Features) -> Features:
         total = sum((layer.tokens for layer in features.hidden_states), torch.zeros(()))
