@@ -104,11 +104,9 @@ class Task(nn.Module):
     decoder. head_types: sections of the recipe's task that are heads, with the type each has by
     default; `head_uses` defines their inputs. eval_options: options of `predict` in an
     evaluation (times of words). ability: the Python API's name for its prediction (`caption`,
-    `classify`); empty if it has none. metric_names: descriptions of its own metrics, by
-    name, for the end of a table: `{"my_score": "fraction of rows ..."}`. main_metric: the metric
-    that a page names first, by default the first of `metrics`. cross_rows: the loss
-    compares rows of all processes; it is then called in every process, with an empty batch in one
-    whose rows were all unreadable. similarity: how the vectors of its streams are compared
+    `classify`); empty if it has none. main_metric: the metric that a page names first, by default
+    the first of `metrics`. cross_rows: the loss compares rows of all processes; it is then called
+    in every process, with an empty batch in one whose rows were all unreadable. similarity: how the vectors of its streams are compared
     (`cosine`, `dot`, `maxsim`; None if they are not), which sets the form of an index of them.
     self_supervised: streams that are their own target, so that an evaluation does not shuffle them
     among rows.
@@ -122,7 +120,6 @@ class Task(nn.Module):
     head_types: ClassVar[Mapping[str, Any]] = {}
     eval_options: Mapping[str, Any] = {}
     ability: ClassVar[str] = ""
-    metric_names: Mapping[str, str] = {}
     main_metric: str | None = None
     cross_rows: bool = False
     similarity: str | None = None
@@ -132,6 +129,11 @@ class Task(nn.Module):
         super().__init__()
         self.heads = nn.ModuleDict()
         self.signal_tokenizers: dict[str, SignalTokenizer] = {}
+
+    @property
+    def metric_names(self) -> Mapping[str, str]:
+        """Descriptions of the task's own metrics by name, for the end of a table."""
+        return {}
 
     @property
     def head_uses(self) -> Mapping[str, HeadUse]:
