@@ -16,7 +16,7 @@ from sensorium.modalities.base import Encoder
 from sensorium.testing.common import check_state, gap, open_zero_branches, outputs
 from sensorium.testing.encoders import EncoderContract
 
-NOTHING_TO_ADAPT = {"bag_of_words", "mask", "pixels", "segments", "tokens"}
+NOTHING_TO_ADAPT = {"bag_of_words", "mask", "pixels", "segments", "tokens", "tokens of one span"}
 
 
 def updates(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
