@@ -102,14 +102,14 @@ class Task(nn.Module):
 
     streams: requirements of each stream, in order; may be empty. decoders: requirements of each
     decoder. head_types: sections of the recipe's task that are heads, with the type each has by
-    default; `head_uses` defines their inputs. eval_options: options of `predict` in an
-    evaluation (times of words). ability: the Python API's name for its prediction (`caption`,
-    `classify`); empty if it has none. main_metric: the metric that a page names first, by default
-    the first of `metrics`. cross_rows: the loss compares rows of all processes; it is then called
-    in every process, with an empty batch in one whose rows were all unreadable. similarity: how the vectors of its streams are compared
-    (`cosine`, `dot`, `maxsim`; None if they are not), which sets the form of an index of them.
-    self_supervised: streams that are their own target, so that an evaluation does not shuffle them
-    among rows.
+    default; `head_uses` defines their inputs. eval_options: options of `predict` in an evaluation
+    (times of words). ability: the Python API's name for its prediction (`caption`, `classify`);
+    empty if it has none. main_metric: the metric that a page names first, by default the first of
+    `metrics`. cross_rows: the loss compares rows of all processes; it is then called in every
+    process, with an empty batch in one whose rows were all unreadable. similarity: how the vectors
+    of its streams are compared (`cosine`, `dot`, `maxsim`; None if they are not), which sets the
+    form of an index of them. self_supervised: streams that are their own target, so that an
+    evaluation does not shuffle them among rows.
 
     State that must resume (centres, queues) is a buffer or a submodule. signal_tokenizers: those of
     its streams of signal tokens (`supports` has `codes`), by stream; set before `build`.
