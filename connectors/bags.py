@@ -66,7 +66,7 @@ class Transformer(Connector):
 
     def forward(self, features: Features) -> Features:
         """`[B, T, in_dim] -> [B, T, out_dim]`, same mask and grid."""
-        tokens, padding = mask_tokens(features.tokens, features.mask), None
+        tokens = mask_tokens(features.tokens, features.mask)
         if self.positions:
             grid = features.grid or (tokens.shape[1],)
             tokens = tokens + sincos(grid, self.in_dim, tokens)

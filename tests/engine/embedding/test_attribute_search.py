@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -10,20 +9,16 @@ import pytest
 from PIL import Image
 
 from sensorium.engine.inference import Pipeline
+from sensorium.tests.engine.training.recipes.test_bag_papers import BERT, split
 
-BERT = {
-    "model_type": "bert",
-    "hidden_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 64,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-}
 TEXT = {
     "modality": "text",
-    "encoder": {"type": "transformers", "config": BERT, "tokenizer": "bytes", "max_length": 64},
+    "encoder": {
+        "type": "transformers",
+        "config": {**BERT, "max_position_embeddings": 64},
+        "tokenizer": "bytes",
+        "max_length": 64,
+    },
 }
 COLOURS = {"red": (210, 40, 40), "green": (40, 170, 60), "blue": (40, 70, 210)}
 KINDS = {"car": (8, 3), "bus": (8, 7), "truck": (3, 8)}
@@ -31,12 +26,6 @@ KINDS = {"car": (8, 3), "bus": (8, 7), "truck": (3, 8)}
 
 COPIES = 4
 KEYWORDS = [f"{colour} {kind}" for colour in COLOURS for kind in KINDS]
-
-
-def split(runner: Any, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    path = runner.folder / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"train": {"source": "json", "path": str(path)}}
 
 
 def questions() -> list[dict[str, Any]]:
@@ -82,7 +71,7 @@ def test_keywords_of_a_question_find_crops(runner: Any) -> None:
     rows = questions()
     held_out = rows[::5]
     tagged = split(runner, "questions", [row for row in rows if row not in held_out])
-    task = {"type": "tagging", "input": "text", "pool": "mean", "data": tagged}
+    task = {"type": "tagging", "input": "text", "pool": "mean", "data": {"train": tagged}}
     tagger = train(runner, "tagger", {"inputs": {"text": TEXT}, "tasks": {"t": task}}, 90, 0.01)
     patches = {"type": "patches", "size": 10, "patch_size": 10, "dim": 32}
     hidden = {"type": "attention_pool", "heads": 2}
@@ -95,7 +84,7 @@ def test_keywords_of_a_question_find_crops(runner: Any) -> None:
         "streams": ["crop", "keywords"],
         "dim": 16,
         "positive_group": "keywords",
-        "data": split(runner, "crops", crops(runner, "seen")),
+        "data": {"train": split(runner, "crops", crops(runner, "seen"))},
     }
     matcher = train(runner, "matcher", {"inputs": inputs, "tasks": {"m": contrast}}, 150, 0.01)
 

@@ -7,17 +7,8 @@ from typing import Any
 import pytest
 
 from sensorium.engine.utils import read_metrics
+from sensorium.tests.backbones.stack.test_routing import SIZES
 
-SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "moe_intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "num_experts_per_tok": 2,
-}
 KINDS = {"mixtral": {"num_local_experts": 4}, "qwen3_moe": {"num_experts": 4}}
 
 
