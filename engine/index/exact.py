@@ -93,13 +93,10 @@ class DenseRows:
 
 def dot_products(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """`[Q, D]`, `[B, D]` -> `[Q, B]`. One query is read along the rows, which is memory's own speed
-    and twice that of a BLAS product. Of several, the rows come first in the product: torch's, which
-    takes no rows of a file that may not be written."""
+    and twice that of a BLAS product. Of several, the rows come first in the product."""
     if len(queries) == 1:
         return cast(np.ndarray, np.vecdot(rows, queries[0])[None])
-    if not rows.flags.writeable:
-        return (rows @ queries.T).T
-    return (torch.from_numpy(rows) @ torch.from_numpy(queries).T).numpy().T
+    return matrix_product(rows, queries).T
 
 
 def matrix_product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
