@@ -12,12 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...utils import ConfigError
+
 
 def leave_untouched_rows(optimizer: torch.optim.Optimizer, tables: Sequence[Tensor]) -> None:
     """Let each step of an optimizer leave the rows (vectors along the last axis) of some of its
-    parameters alone whose gradient is zero."""
+    parameters alone whose gradient is zero. Raise ConfigError for an optimizer that packs its state
+    (`packs_state`), whose rows cannot be put back."""
     if not tables:
         return
+    if getattr(optimizer, "packs_state", False):
+        raise ConfigError(
+            f"train.optimizer.type: {type(optimizer).__name__} packs its state, of which the rows "
+            "of a table (head: key_values) cannot be left alone; set adamw"
+        )
     before: list[tuple[Tensor, Tensor, dict[Any, Tensor]]] = []
 
     def remember(*_: Any) -> None:

@@ -24,6 +24,8 @@ class AdamW8bit(TorchaoAdamW8bit):
     takes minutes. The state is that of plain tensors, `exp_avg.codes` and `exp_avg.scale`.
     """
 
+    packs_state = True
+
     def __init__(
         self,
         params: Any,

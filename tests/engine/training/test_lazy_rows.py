@@ -10,6 +10,7 @@ import torch
 from sensorium.engine.model import build
 from sensorium.engine.recipe import parse_recipe
 from sensorium.engine.training.optim import build_optimizer
+from sensorium.engine.utils import ConfigError
 
 LOWERED = {"precision": "bf16", "weights_precision": "bf16"}
 
@@ -55,3 +56,17 @@ def test_a_head_of_keys_trains(runner: Any) -> None:
     )
     whole = runner.train(values, "whole").task("digit").heads["head"]
     assert int(whole.seen) == 3 and whole.values.any()
+
+
+def test_an_optimizer_that_packs_its_state_is_refused(runner: Any) -> None:
+    pytest.importorskip("torchao")
+    values = runner.recipe(
+        {
+            "inputs": {"image": {"encoder": {"freeze": True}}},
+            "tasks": {"digit": {"head": {"type": "key_values", "heads": 2, "keys": 6}}},
+            "train": {"optimizer": {"type": "adamw8bit"}},
+        }
+    )
+    model = build(parse_recipe(values))
+    with pytest.raises(ConfigError, match="AdamW8bit packs its state, of which the rows"):
+        build_optimizer(model, model.plan.recipe.train)
